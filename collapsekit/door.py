@@ -1,0 +1,358 @@
+"""The door: the one place where a model's outputs enter, and where they are checked.
+
+Behind it every posterior is float64 [B, D], every output has the data's rows, and whoever reads
+them need not ask again. Rows that are not finite are marked here; the engine takes them out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collapsekit.adapter import offers, piece
+from collapsekit.errors import InputError, ModelError, Unavailable
+from collapsekit.likelihoods import (
+    FromDistribution,
+    Likelihood,
+    as_likelihood,
+    squared_error,
+)
+from collapsekit.posteriors import DiagonalGaussian, standard_normal
+from collapsekit.samples import Inputs, rows_of
+
+#: How the second output of the encoder is turned into a standard deviation.
+PARAMETERISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "scale": lambda value: value,
+    "variance": torch.sqrt,
+    "logvar": lambda value: torch.exp(0.5 * value),
+    "log_scale": torch.exp,
+}
+
+
+def as_tensor(array: Any) -> Tensor:
+    """A tensor of any framework's array, sharing memory where that is safe.
+
+    Negative strides are copied first: torch.from_dlpack aborts the process on them.
+    """
+    if isinstance(array, Tensor):
+        return array.detach()
+    if isinstance(array, np.ndarray):
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+            array = np.array(array, order="C")
+        return torch.from_numpy(array)
+    return as_tensor(np.asarray(array))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoder's answer after the check.
+
+    Parameters
+    ----------
+    posterior : DiagonalGaussian
+    good : Tensor, bool [B]
+        Rows whose mean and scale are finite and whose scale is positive.
+    """
+
+    posterior: DiagonalGaussian
+    good: Tensor
+
+
+@dataclass
+class Door:
+    """A model behind its checks, with the prior and the likelihood that were declared.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    parameterisation : {"scale", "variance", "logvar", "log_scale"}
+        What a bare pair (mean, second) holds in its second place. Objects that name their scale
+        (``stddev``, ``scale``, a torch Normal) are read by that name.
+    prior : object
+        None for N(0, I), or (mean, scale), or a normal distribution.
+    likelihood : object
+        See `as_likelihood`.
+    """
+
+    adapter: Any
+    parameterisation: str = "scale"
+    prior: Any = None
+    likelihood: Any = None
+    latent_shape: tuple[int, ...] = ()
+    passes: Counter[str] = field(default_factory=Counter)
+    _code: Callable[[Tensor], Any] = field(default=lambda z: z)
+    _prior: DiagonalGaussian | None = None
+
+    def __post_init__(self) -> None:
+        if self.parameterisation not in PARAMETERISATIONS:
+            raise InputError(
+                "no such parameterisation",
+                got=repr(self.parameterisation),
+                expected=f"one of {', '.join(PARAMETERISATIONS)}",
+                remedy="say what the encoder's second output holds",
+            )
+        declared = self.likelihood
+        if declared is None:
+            declared = getattr(self.adapter, "likelihood", None)
+        self.likelihood: Likelihood | None = as_likelihood(declared)
+        if self.prior is None:
+            self.prior = getattr(self.adapter, "prior", None)
+
+    # -- encoder -----------------------------------------------------------------------------
+
+    def encode(self, x: Inputs, stream: str) -> Encoded:
+        """Call the encoder and check what it returns.
+
+        Raises
+        ------
+        ModelError
+            It cannot be read as a posterior over the rows of `x`.
+        """
+        rows = rows_of(x)
+        self.passes[f"{stream}: encode"] += rows
+        mean, second, named = _pair(self.adapter.encode(x))
+        raw_mean, raw_second = as_tensor(mean), as_tensor(second)
+        if raw_mean.shape != raw_second.shape or raw_mean.ndim < 1 or len(raw_mean) != rows:
+            raise ModelError(
+                "the encoder's output is not a posterior for every row",
+                got=f"mean {tuple(raw_mean.shape)} and scale {tuple(raw_second.shape)} for "
+                f"{rows} rows",
+                expected=f"two arrays of one shape ({rows}, D) or ({rows}, ...)",
+                remedy="return (mean, scale) with the samples on the first axis",
+            )
+        if raw_mean.ndim == 1:
+            raw_mean, raw_second = raw_mean[:, None], raw_second[:, None]
+        if raw_mean.is_complex() or raw_second.is_complex():
+            raise ModelError("the encoder returned complex numbers", expected="real numbers")
+        self._learn_code(mean, raw_mean)
+        transform = PARAMETERISATIONS["scale" if named else self.parameterisation]
+        flat = raw_mean.to(torch.float64).flatten(1)
+        second64 = raw_second.to(torch.float64).flatten(1)
+        scale = transform(second64)
+        good = (torch.isfinite(flat) & torch.isfinite(scale) & (scale > 0)).all(dim=1)
+        if rows and not bool(good.any()):
+            raise self._hopeless(flat, second64, named)
+        return Encoded(DiagonalGaussian(flat, scale), good)
+
+    def _hopeless(self, mean: Tensor, second: Tensor, named: bool) -> ModelError:
+        low, high = (float(v) for v in torch.aminmax(second))
+        what = "scale" if named else self.parameterisation
+        if not bool(torch.isfinite(mean).all()):
+            return ModelError(
+                "the encoder's means are not finite in any row",
+                got=f"{int((~torch.isfinite(mean)).sum())} values that are NaN or infinite",
+                expected="finite means",
+                remedy="check the data's range and the weights",
+            )
+        remedy = "check the scale head: it needs an exponential or a softplus"
+        if low <= 0 and what in ("scale", "variance"):
+            remedy = (
+                'if the encoder returns log-variances, pass parameterisation="logvar" '
+                '("log_scale" for log standard deviations)'
+            )
+        return ModelError(
+            f"no row has a usable {what}",
+            got=f"values from {low:.4g} to {high:.4g}",
+            expected="finite and above 0" if what in ("scale", "variance") else "finite",
+            remedy=remedy,
+        )
+
+    def _learn_code(self, mean: Any, raw: Tensor) -> None:
+        # A code goes back to the decoder in the kind, type and shape in which the means came.
+        shape = tuple(raw.shape[1:])
+        if self.latent_shape and shape != self.latent_shape:
+            raise ModelError(
+                "the encoder's latent shape changed between batches",
+                got=str(shape),
+                expected=str(self.latent_shape),
+                remedy="pad or crop inputs so that every sample has a code of one shape",
+            )
+        if not self.latent_shape:
+            self.latent_shape = shape
+            dtype = raw.dtype if raw.is_floating_point() else torch.float32
+            wants_numpy = isinstance(mean, np.ndarray)
+
+            def code(z: Tensor) -> Any:
+                shaped = z.to(dtype).reshape(len(z), *shape)
+                return shaped.cpu().numpy() if wants_numpy else shaped
+
+            self._code = code
+
+    @property
+    def dims(self) -> int:
+        """Latent dimensions, known after the first encode."""
+        return math.prod(self.latent_shape)
+
+    def prior_for(self, posterior: DiagonalGaussian) -> DiagonalGaussian:
+        """The prior as one row on the posterior's device.
+
+        Raises
+        ------
+        InputError
+            The declared prior does not have the code's dimensions.
+        """
+        if self._prior is None:
+            self._prior = _as_prior(self.prior, posterior.dims)
+        device = posterior.mean.device
+        return DiagonalGaussian(self._prior.mean.to(device), self._prior.scale.to(device))
+
+    # -- decoder -----------------------------------------------------------------------------
+
+    def decode(self, z: Tensor, context: Any, stream: str) -> Any:
+        """Call the decoder on codes [B, D]; a tensor with B rows, or a torch Distribution.
+
+        Raises
+        ------
+        Unavailable
+            There is no decoder.
+        ModelError
+            The output has another number of rows.
+        """
+        decode = piece(self.adapter, "decode")
+        self.passes[f"{stream}: decode"] += len(z)
+        code = self._code(z)
+        output = decode(code) if context is None else decode(code, context)
+        if isinstance(output, torch.distributions.Distribution):
+            return output
+        tensor = as_tensor(output)
+        if tensor.ndim < 1 or len(tensor) != len(z):
+            raise ModelError(
+                "the decoder's output does not have a row for every code",
+                got=f"{tuple(tensor.shape)} for {len(z)} codes",
+                expected=f"({len(z)}, ...)",
+                remedy="keep the samples on the first axis in decode",
+            )
+        return tensor
+
+    def context(self, x: Inputs) -> Any:
+        """The condition of each row, or None."""
+        return self.adapter.context(x) if offers(self.adapter, "context") else None
+
+    def target(self, x: Inputs) -> Tensor:
+        """The part of the input that the decoder reconstructs, on its own device.
+
+        Raises
+        ------
+        Unavailable
+            The input is a structure and the adapter does not say which part it is, or there is
+            no input at all.
+        """
+        if offers(self.adapter, "target"):
+            return as_tensor(self.adapter.target(x))
+        if isinstance(x, Tensor):
+            return x
+        raise Unavailable(
+            "the input is not one array",
+            got=type(x).__name__,
+            expected="an adapter with target(x), the part that decode reconstructs",
+            remedy="add target(x) to the adapter",
+        )
+
+    @property
+    def scores(self) -> bool:
+        """Whether a likelihood was declared: errors are then in nats, else squared errors."""
+        return offers(self.adapter, "log_likelihood") or self.likelihood is not None
+
+    @property
+    def error_unit(self) -> str:
+        """Unit of `error`."""
+        return "nats" if self.scores else "squared error"
+
+    def error(self, x: Inputs, z: Tensor, output: Callable[[], Any], stream: str) -> Tensor:
+        """Reconstruction error of each row: -ln p(x | z) in nats, else the squared error, [B].
+
+        `output` is called only where the adapter cannot score a code by itself.
+        """
+        if offers(self.adapter, "log_likelihood"):
+            self.passes[f"{stream}: log_likelihood"] += len(z)
+            value = as_tensor(self.adapter.log_likelihood(x, self._code(z)))
+            return -value.to(torch.float64).reshape(len(z))
+        out = output()
+        target = self.target(x)
+        if isinstance(out, torch.distributions.Distribution):
+            return -FromDistribution().log_prob(out, target)
+        target = target.to(out.device)
+        if self.likelihood is None:
+            return squared_error(out, target)
+        return -self.likelihood.log_prob(out, target)
+
+    def mean(self, output: Any) -> Tensor:
+        """A decoder output in data space."""
+        if isinstance(output, torch.distributions.Distribution):
+            return output.mean
+        if self.likelihood is not None:
+            return self.likelihood.mean(output)
+        return output  # type: ignore[no-any-return]
+
+    def as_input(self, output: Any, context: Any = None) -> Inputs:
+        """A decoder output as something that the encoder takes."""
+        if not offers(self.adapter, "as_input"):
+            return self.mean(output)
+        again = piece(self.adapter, "as_input")
+        return again(output) if context is None else again(output, context)  # type: ignore[no-any-return]
+
+
+def _pair(output: Any) -> tuple[Any, Any, bool]:
+    """(mean, second, whether the second is named a scale)."""
+    distributions = torch.distributions
+    if isinstance(output, distributions.Independent):
+        output = output.base_dist
+    if isinstance(output, distributions.Distribution):
+        if isinstance(output, distributions.Normal):
+            return output.loc, output.scale, True
+        raise ModelError(
+            "this posterior family is not supported",
+            got=type(output).__name__,
+            expected="a diagonal Gaussian: torch.distributions.Normal, or (mean, scale)",
+            remedy="audit a diagonal Gaussian posterior, or open an issue with the family's name",
+        )
+    if isinstance(output, tuple | list) and len(output) == 2:
+        return output[0], output[1], False
+    mean = getattr(output, "mean", None)
+    for name in ("stddev", "scale"):
+        scale = getattr(output, name, None)
+        if mean is not None and not callable(mean) and scale is not None:
+            return mean, scale, True
+    shape = f" {tuple(output.shape)}" if hasattr(output, "shape") else ""
+    length = f" of {len(output)}" if isinstance(output, tuple | list | dict) else ""
+    raise ModelError(
+        "the encoder's output is no posterior",
+        got=f"{type(output).__name__}{length}{shape}",
+        expected="a pair (mean, scale), an object with mean and stddev (or scale), or a torch "
+        "Normal",
+        remedy="wrap the encoder: collapsekit audits the posterior, a sample alone does not show "
+        "its width",
+    )
+
+
+def _as_prior(declared: Any, dims: int) -> DiagonalGaussian:
+    if declared is None:
+        return standard_normal(dims)
+    mean, scale, _ = _pair(declared)
+    parts = []
+    for value in (mean, scale):
+        tensor = as_tensor(value).to(torch.float64).flatten()
+        if tensor.numel() not in (1, dims):
+            raise InputError(
+                "the prior does not have the code's dimensions",
+                got=f"{tensor.numel()} values",
+                expected=f"1 or {dims}",
+                remedy="pass (mean, scale) with one value a latent dimension",
+            )
+        parts.append(tensor.expand(dims).reshape(1, dims).clone())
+    if not bool((torch.isfinite(parts[0]) & torch.isfinite(parts[1]) & (parts[1] > 0)).all()):
+        raise InputError(
+            "the prior's mean and scale must be finite and its scale positive",
+            got=f"scale from {float(parts[1].min()):.4g}",
+            expected="above 0",
+        )
+    return DiagonalGaussian(parts[0], parts[1])

@@ -1,0 +1,56 @@
+"""Every error a user can meet: what was got, what was expected, what to do about it."""
+
+from __future__ import annotations
+
+
+class CollapsekitError(Exception):
+    """Base of the family.
+
+    Parameters
+    ----------
+    what : str
+        One clause naming the thing that is wrong.
+    got, expected, remedy : str, optional
+        Printed as three lines below it, each only where given.
+    """
+
+    def __init__(self, what: str, *, got: str = "", expected: str = "", remedy: str = "") -> None:
+        self.what, self.got, self.expected, self.remedy = what, got, expected, remedy
+        lines = [what]
+        lines += [f"  got:      {got}"] if got else []
+        lines += [f"  expected: {expected}"] if expected else []
+        lines += [f"  do:       {remedy}"] if remedy else []
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only parameters do not survive BaseException's own pickling.
+        return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+
+
+def _rebuild(
+    kind: type[CollapsekitError], what: str, got: str, expected: str, remedy: str
+) -> CollapsekitError:
+    return kind(what, got=got, expected=expected, remedy=remedy)
+
+
+class InputError(CollapsekitError, ValueError):
+    """The data, or an argument, is not what it was said to be."""
+
+
+class ModelError(CollapsekitError, RuntimeError):
+    """The model returned something that cannot be a posterior, a latent code or a reconstruction."""
+
+
+class Unavailable(CollapsekitError):
+    """The adapter does not offer what a probe asked for; the probe is skipped, the audit goes on."""
+
+
+class FileError(CollapsekitError, OSError):
+    """A file cannot be read or written as what it claims to be."""
+
+    def __str__(self) -> str:  # OSError would print its errno fields instead
+        return str(self.args[0]) if self.args else ""
+
+
+class CollapseError(CollapsekitError, AssertionError):
+    """Raised by ``Audit.assert_ok``: a finding is at or above the severity asked for."""

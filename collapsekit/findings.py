@@ -1,0 +1,202 @@
+"""Findings: judgements with their evidence, and the verdict that folds them.
+
+A probe judges its own number. The verdict knows severities and words, and no probe by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from collapsekit.number import Number
+
+
+class Severity(IntEnum):
+    """How bad: ok < inconclusive < warn < fail."""
+
+    OK = 0
+    INCONCLUSIVE = 1
+    WARN = 2
+    FAIL = 3
+
+    @property
+    def word(self) -> str:
+        """Lower-case name, as files and the command line write it."""
+        return self.name.lower()
+
+    @classmethod
+    def of(cls, word: str) -> Severity:
+        """Read a severity from its word."""
+        return cls[word.upper()]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A number beside the threshold that it was held against (``None``: told, not judged)."""
+
+    number: Number
+    threshold: float | None = None
+    relation: str = ""  # how the value has to stand to the threshold to pass: "<", ">=", ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One judgement: what was seen, how bad it is, on what evidence, and what to do.
+
+    Parameters
+    ----------
+    code : str
+        ``CK...``; ``collapsekit explain CODE`` prints its meaning, formula, remedy and source.
+    severity : Severity
+    title, message, advice : str
+        The code's title; what was found here, with its numbers; what to do about it.
+    evidence : tuple of Evidence
+    verdict : str or None
+        The verdict word that this finding argues for, if any.
+    samples, dimensions : tuple of int
+        Which ones; at most 1,000 are kept, the message carries the full count.
+    """
+
+    code: str
+    severity: Severity
+    title: str
+    message: str
+    advice: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    verdict: str | None = None
+    samples: tuple[int, ...] = ()
+    dimensions: tuple[int, ...] = ()
+
+
+KEPT_INDICES = 1_000
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a finding of this code means, told once: ``collapsekit explain`` prints it.
+
+    Parameters
+    ----------
+    id, title : str
+    meaning : str
+        One paragraph for a reader who never heard of it.
+    formula : str
+        The definition, with units and thresholds.
+    remedy : str
+        What to do; becomes the finding's advice unless that is given.
+    source : str
+        Paper and equation, or "collapsekit" for our own definitions.
+    """
+
+    id: str
+    title: str
+    meaning: str
+    formula: str
+    remedy: str
+    source: str
+
+    def finding(
+        self,
+        severity: Severity,
+        message: str,
+        *,
+        evidence: Iterable[Evidence] = (),
+        verdict: str | None = None,
+        samples: Iterable[int] = (),
+        dimensions: Iterable[int] = (),
+        advice: str | None = None,
+    ) -> Finding:
+        """Make a finding of this code."""
+        if verdict is not None and verdict not in VERDICTS:
+            raise ValueError(f"got verdict {verdict!r}, expected one of {VERDICTS}")
+        healthy = severity is Severity.OK
+        return Finding(
+            code=self.id,
+            severity=severity,
+            title=self.title,
+            message=message,
+            advice=("" if healthy else self.remedy) if advice is None else advice,
+            evidence=tuple(evidence),
+            verdict=verdict,
+            samples=tuple(int(i) for i in samples)[:KEPT_INDICES],
+            dimensions=tuple(int(j) for j in dimensions)[:KEPT_INDICES],
+        )
+
+
+#: The seven words, in the order in which they win.
+VERDICTS = (
+    "contradictory",
+    "total",
+    "local",
+    "near-deterministic",
+    "partial",
+    "inconclusive",
+    "healthy",
+)
+
+_LEAD = {
+    "contradictory": "The measures contradict each other",
+    "total": "Total collapse",
+    "local": "Local collapse",
+    "near-deterministic": "Near-deterministic",
+    "partial": "Partial collapse",
+    "inconclusive": "Inconclusive",
+    "healthy": "Healthy",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of seven words, the sentence beside it, and the codes of the findings that decided it."""
+
+    name: str
+    sentence: str
+    severity: Severity
+    codes: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.sentence}"
+
+
+def fold(findings: Sequence[Finding]) -> Verdict:
+    """Fold findings into the verdict: the first word of `VERDICTS` that one of them argues for.
+
+    A word counts when its finding warns or fails; ``inconclusive`` also counts when its finding is
+    itself inconclusive. Without any finding there is nothing to be healthy about: inconclusive.
+    Warnings that carry no word (a prior mismatch, say) are told beside any verdict.
+    """
+    for word in VERDICTS[:-1]:
+        bar = Severity.INCONCLUSIVE if word == "inconclusive" else Severity.WARN
+        deciding = [f for f in findings if f.verdict == word and f.severity >= bar]
+        if deciding:
+            deciding.sort(key=lambda f: -f.severity)
+            return Verdict(
+                name=word,
+                sentence=_sentence(word, deciding, findings),
+                severity=deciding[0].severity,
+                codes=tuple(dict.fromkeys(f.code for f in deciding)),
+            )
+    if not any(f.verdict == "healthy" for f in findings):
+        return Verdict(
+            "inconclusive",
+            "Inconclusive: no probe that could decide ran. See the findings for what was missing.",
+            Severity.INCONCLUSIVE,
+        )
+    healthy = [f for f in findings if f.verdict == "healthy"]
+    return Verdict(
+        name="healthy",
+        sentence=_sentence("healthy", healthy, findings),
+        severity=Severity.OK,
+        codes=tuple(dict.fromkeys(f.code for f in healthy)),
+    )
+
+
+def _sentence(word: str, deciding: Sequence[Finding], findings: Sequence[Finding]) -> str:
+    parts = [f"{_LEAD[word]}: {deciding[0].message}"]
+    parts += [f.message for f in deciding[1:3]]
+    if deciding[0].advice:
+        parts.append(deciding[0].advice)
+    beside = [f for f in findings if f.verdict is None and f.severity >= Severity.WARN]
+    parts += [f"Beside it: {f.message}" for f in beside[:2]]
+    return " ".join(parts)

@@ -1,0 +1,71 @@
+"""Intervals: the few ways in which a headline says how sure it is."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.stats import binomtest
+
+from collapsekit.number import Number
+from collapsekit.streaming import Array, Moments
+
+#: Two-sided 95 % quantile of the standard normal.
+Z95 = 1.959963984540054
+
+
+def mean_number(name: str, moments: Moments, unit: str, note: str = "", column: int = 0) -> Number:
+    """A mean with its normal 95 % interval from the standard error."""
+    value, error = float(moments.mean[column]), float(moments.standard_error[column])
+    n = int(moments.n[column])
+    if n == 0:
+        value = math.nan
+    return estimate(name, value, error, unit, n, note)
+
+
+def estimate(name: str, value: float, error: float, unit: str, n: int, note: str = "") -> Number:
+    """A value with a standard error as a normal 95 % interval."""
+    half = Z95 * error
+    told = "95 % interval, normal" + (f"; {note}" if note else "")
+    return Number(name, value, value - half, value + half, unit, n, told)
+
+
+def share_number(name: str, count: int, n: int, note: str = "") -> Number:
+    """A share with its Wilson 95 % interval (Wilson 1927)."""
+    told = "95 % interval, Wilson" + (f"; {note}" if note else "")
+    if n == 0:
+        return Number(name, math.nan, math.nan, math.nan, "share", 0, told)
+    low, high = wilson(count, n)
+    return Number(name, count / n, low, high, "share", n, told)
+
+
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """Wilson 95 % interval of count / n."""
+    interval = binomtest(int(count), int(n)).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
+    """Wilson 95 % limits of many counts out of one n."""
+    limits = np.array([wilson(int(c), n) for c in np.asarray(count).ravel()]).reshape(-1, 2)
+    return limits[:, 0], limits[:, 1]
+
+
+def ratio_error(
+    numerator: Array, denominator: float, covariance: Array, n: int
+) -> tuple[Array, Array]:
+    """Ratios of means with delta-method standard errors.
+
+    Parameters
+    ----------
+    numerator : ndarray [F], denominator : float
+        Means of the numerators and of the one denominator.
+    covariance : ndarray [F + 1, F + 1]
+        Of single draws, the denominator last.
+    n : int
+    """
+    ratio = numerator / denominator
+    variance = (
+        np.diag(covariance)[:-1] - 2 * ratio * covariance[:-1, -1] + ratio**2 * covariance[-1, -1]
+    )
+    return ratio, np.sqrt(np.maximum(variance, 0.0) / n) / abs(denominator)

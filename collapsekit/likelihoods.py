@@ -1,0 +1,207 @@
+"""Likelihoods: how a decoder's output scores an input, in nats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from collapsekit.errors import InputError, ModelError
+
+
+@runtime_checkable
+class Likelihood(Protocol):
+    """p(x | z) given the decoder's output."""
+
+    def log_prob(self, output: Any, x: Tensor) -> Tensor:
+        """Log-likelihood of each row in nats, summed over the observed axes: float64 [B]."""
+        ...
+
+    def mean(self, output: Any) -> Tensor:
+        """The output as something that could be an input: the mean in data space."""
+        ...
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """N(output, scale^2) for every observed value; the output is the mean.
+
+    A model trained on 0.5 SSE + beta KL has scale = sqrt(beta).
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise InputError(
+                "a Gaussian likelihood needs a positive scale",
+                got=repr(self.scale),
+                expected="a finite number above 0",
+                remedy="for a model trained on 0.5 SSE + beta KL pass sqrt(beta)",
+            )
+
+    def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
+        """-(x - output)^2 / 2 scale^2 - ln scale - ln(2 pi) / 2, summed."""
+        error = squared_error(output, x)
+        width = x[0].numel() if len(x) else 0
+        constant = width * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * error / self.scale**2 - constant
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The output itself."""
+        return output
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli values; the output is their probability, or their logit.
+
+    Inputs in [0, 1] that are not binary are scored by the same cross-entropy, as is common for
+    grey images; it is then no normalised density.
+    """
+
+    logits: bool = False
+
+    def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
+        """x ln p + (1 - x) ln(1 - p), summed.
+
+        Raises
+        ------
+        ModelError
+            Probabilities were declared and the output leaves [0, 1].
+        InputError
+            The data leave [0, 1].
+        """
+        _same_shape(output, x)
+        _within_unit(x, "a Bernoulli likelihood needs data in [0, 1]", InputError, "rescale it")
+        output = output.to(torch.float64)
+        x = x.to(torch.float64)
+        if self.logits:
+            terms = torch.nn.functional.binary_cross_entropy_with_logits(
+                output, x, reduction="none"
+            )
+        else:
+            _within_unit(
+                output,
+                "the decoder's output is no probability",
+                ModelError,
+                'if it returns logits, pass likelihood="bernoulli_logits"',
+            )
+            # torch clamps each logarithm at -100, so a hard 0 or 1 stays finite.
+            terms = torch.nn.functional.binary_cross_entropy(
+                output.clamp(0, 1), x.clamp(0, 1), reduction="none"
+            )
+        return -terms.flatten(1).sum(dim=1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The probability."""
+        return output.sigmoid() if self.logits else output
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Independent categorical values; the output holds logits on axis 1, inputs are integers."""
+
+    def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
+        """Log-softmax at the observed class, summed over positions."""
+        if output.ndim != x.ndim + 1 or output.shape[2:] != x.shape[1:]:
+            raise ModelError(
+                "the decoder's output does not fit a categorical likelihood",
+                got=f"output {tuple(output.shape)} for data {tuple(x.shape)}",
+                expected="logits [B, classes, ...] for integer data [B, ...]",
+                remedy="move the class axis to position 1",
+            )
+        terms = torch.nn.functional.cross_entropy(
+            output.to(torch.float64), x.long(), reduction="none"
+        )
+        return -terms.reshape(len(x), -1).sum(dim=1)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """The most probable class: the only value of a category that can be an input again."""
+        return output.argmax(dim=1)
+
+
+@dataclass(frozen=True)
+class FromDistribution:
+    """For decoders that return a torch.distributions object: it scores the input itself."""
+
+    def log_prob(self, output: torch.distributions.Distribution, x: Tensor) -> Tensor:
+        """The distribution's own log_prob, summed over all but the first axis."""
+        return output.log_prob(x).to(torch.float64).reshape(len(x), -1).sum(dim=1)
+
+    def mean(self, output: torch.distributions.Distribution) -> Tensor:
+        """The distribution's mean."""
+        return output.mean
+
+
+def squared_error(output: Tensor, x: Tensor) -> Tensor:
+    """Sum of squared differences of each row: float64 [B].
+
+    Raises
+    ------
+    ModelError
+        The output has another shape than the data.
+    """
+    _same_shape(output, x)
+    return (output - x).square().flatten(1).sum(dim=1, dtype=torch.float64)
+
+
+def as_likelihood(declared: object) -> Likelihood | None:
+    """Read ``likelihood=``: a name, ``("gaussian", scale)``, a `Likelihood`, or None.
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+    """
+    names: dict[str, Likelihood] = {
+        "bernoulli": Bernoulli(),
+        "bernoulli_logits": Bernoulli(logits=True),
+        "categorical": Categorical(),
+    }
+    if declared is None:
+        return None
+    if isinstance(declared, str) and declared in names:
+        return names[declared]
+    if (
+        isinstance(declared, Sequence)
+        and len(declared) == 2
+        and declared[0] == "gaussian"
+        and not isinstance(declared[1], str)
+    ):
+        return Gaussian(float(declared[1]))
+    if not isinstance(declared, str | type) and isinstance(declared, Likelihood):
+        return declared
+    remedy = "see collapsekit.likelihoods"
+    if declared == "gaussian":
+        remedy = 'a Gaussian has a scale: ("gaussian", sqrt(beta)) for 0.5 SSE + beta KL'
+    raise InputError(
+        "no such likelihood",
+        got=repr(declared),
+        expected=f'one of {", ".join(map(repr, names))}, ("gaussian", scale), or a Likelihood',
+        remedy=remedy,
+    )
+
+
+def _same_shape(output: Tensor, x: Tensor) -> None:
+    if output.shape != x.shape:
+        raise ModelError(
+            "the decoder's output does not have the data's shape",
+            got=f"output {tuple(output.shape)}",
+            expected=f"{tuple(x.shape)}, as the data",
+            remedy="reshape in decode, or give data in the shape that decode returns",
+        )
+
+
+def _within_unit(
+    values: Tensor, what: str, error: type[InputError] | type[ModelError], remedy: str
+) -> None:
+    low, high = (float(v) for v in torch.aminmax(values)) if values.numel() else (0.0, 1.0)
+    if low < -1e-6 or high > 1 + 1e-6:
+        raise error(
+            what, got=f"values from {low:.4g} to {high:.4g}", expected="[0, 1]", remedy=remedy
+        )

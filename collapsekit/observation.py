@@ -1,0 +1,300 @@
+"""An observation: one batch of one stream, with products computed on first use and shared.
+
+Probes read products; none declares what it needs. A product that the model cannot offer raises
+`Unavailable`, which skips the probes that asked for it and no other.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collapsekit.door import Door
+from collapsekit.errors import Unavailable
+from collapsekit.kernels.mixture import log_mixture_others
+from collapsekit.noise import Noise
+from collapsekit.population import KeyedSubset, Population
+from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.samples import Inputs, map_tensors
+from collapsekit.streaming import Array
+
+Source = Literal["data", "prior", "population"]
+
+
+class Observation:
+    """Rows of one stream and what can be computed from them.
+
+    Parameters
+    ----------
+    door : Door
+    source : {"data", "prior", "population"}
+    index : ndarray, int64 [B]
+        Sample numbers, or draw numbers in the prior stream.
+    posterior : DiagonalGaussian or None
+        B rows; None in the prior stream.
+    seed : int
+    x : Inputs or None
+        The inputs, where they are already at hand.
+    population : Population or None
+        The columns beside the rows (streams "population" and "prior").
+    rows : ndarray, int64 [B], or None
+        Row positions in the population.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        source: Source,
+        index: Array,
+        *,
+        posterior: DiagonalGaussian | None = None,
+        seed: int = 0,
+        x: Inputs | None = None,
+        population: Population | None = None,
+        rows: Array | None = None,
+    ) -> None:
+        self.door, self.source, self.seed = door, source, seed
+        self.index = torch.as_tensor(index)
+        self._posterior, self._x, self._population, self._rows = posterior, x, population, rows
+
+    @classmethod
+    def of_arrays(
+        cls, mean: Any, scale: Any, *, x: Any = None, prior: Any = None, seed: int = 0
+    ) -> Observation:
+        """All rows of given posteriors as one population observation: the plain functions' way in.
+
+        Parameters
+        ----------
+        mean, scale : array [N, D]
+        x : array [N, ...], optional
+        prior : as `audit`'s
+        seed : int
+        """
+        door = Door(_Given(), prior=prior)
+        encoded = door.encode((mean, scale), "given")
+        index = np.arange(encoded.posterior.rows)
+        subset = KeyedSubset(seed, max(len(index), 1), index, encoded.posterior)
+        inputs = None if x is None else torch.as_tensor(np.asarray(x))
+        take = None if inputs is None else lambda rows: inputs[torch.as_tensor(rows)]
+        population = subset.build(door, len(index), take, encoded.posterior.mean.device)
+        return population_rows(population, 0, population.size, seed)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def posterior(self) -> DiagonalGaussian:
+        """The rows' posteriors.
+
+        Raises
+        ------
+        Unavailable
+            In the prior stream.
+        """
+        if self._posterior is None:
+            raise Unavailable("draws from the prior have no posterior of their own")
+        return self._posterior
+
+    @property
+    def population(self) -> Population:
+        """The columns beside the rows.
+
+        Raises
+        ------
+        Unavailable
+            In the data stream, which has none yet.
+        """
+        if self._population is None:
+            raise Unavailable("the data stream has no population beside it")
+        return self._population
+
+    @property
+    def rows(self) -> Array:
+        """Row positions in the population."""
+        if self._rows is None:
+            raise Unavailable("only population observations have row positions")
+        return self._rows
+
+    @cached_property
+    def x(self) -> Inputs:
+        """The inputs."""
+        return self._x if self._x is not None else self.population.inputs(self.rows)
+
+    @cached_property
+    def context(self) -> Any:
+        """The condition of each row, or None for a model without one."""
+        if self.source != "prior":
+            return self.door.context(self.x) if hasattr(self.door.adapter, "context") else None
+        if not hasattr(self.door.adapter, "context"):
+            return None
+        # A draw from the prior borrows the condition of a sample, taken round the population.
+        borrowed = self.index.numpy() % self.population.size
+        return self.door.context(self.population.inputs(borrowed))
+
+    # -- codes -------------------------------------------------------------------------------
+
+    @property
+    def prior(self) -> DiagonalGaussian:
+        """The prior as one row."""
+        return self.door.prior_for(
+            self.population.posterior if self._posterior is None else self._posterior
+        )
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """KL(q_i,j || p_j) in nats: float64 [B, D]."""
+        return self.posterior.kl(self.prior)
+
+    @cached_property
+    def kl_total(self) -> Tensor:
+        """KL(q_i || p) in nats, summed over dimensions: float64 [B]."""
+        return self.kl.sum(dim=1)
+
+    @cached_property
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        if self._posterior is None:
+            prior = self.prior
+            rows = torch.zeros(len(self), dtype=torch.int64, device=prior.mean.device)
+            return prior.take(rows).draw(self._noise("prior"))
+        return self._posterior.draw(self._noise("posterior"))
+
+    def _noise(self, stream: str) -> Noise:
+        at = self._posterior.mean.device if self._posterior is not None else self.prior.mean.device
+        return Noise(self.seed, stream, self.index.to(at))
+
+    def noise(self, stream: str) -> Noise:
+        """Noise of these rows in a stream named after the source and `stream`."""
+        return self._noise(f"{self.source}/{stream}")
+
+    @property
+    def z(self) -> Tensor:
+        """One code a row, from its posterior (or the prior): float64 [B, D]."""
+        return self._drawn[0]
+
+    @property
+    def log_own(self) -> Tensor:
+        """ln q_i(z_i) in nats, exact from the noise: float64 [B]."""
+        return self._drawn[1]
+
+    @cached_property
+    def log_others(self) -> Tensor:
+        """ln of the sum over all other columns j of q_j(z_i), nats: float64 [B]. THE kernel pass."""
+        own = torch.as_tensor(self.rows, device=self.z.device)
+        return log_mixture_others(self.population.columns, self.z, own)
+
+    # -- outputs -----------------------------------------------------------------------------
+
+    def decode(self, z: Tensor) -> Any:
+        """Decode codes [B, D] under the rows' own conditions."""
+        return self.door.decode(z, self.context, self.source)
+
+    @cached_property
+    def output(self) -> Any:
+        """D(z): the decoder's raw output for the drawn codes."""
+        return self.decode(self.z)
+
+    @cached_property
+    def reconstruction(self) -> Tensor:
+        """D(z) in data space."""
+        return self.door.mean(self.output)
+
+    @cached_property
+    def error(self) -> Tensor:
+        """Reconstruction error from the row's own code, in `door.error_unit`: float64 [B]."""
+        return self.door.error(self.x, self.z, lambda: self.output, self.source)
+
+    @cached_property
+    def swapped_error(self) -> Tensor:
+        """Reconstruction error from the partner's code with the row's own noise: float64 [B].
+
+        NaN for a row without a partner.
+        """
+        partner = self.population.partner[self.rows]
+        paired = partner >= 0
+        if not bool(paired.any()):
+            raise Unavailable(
+                "no sample has a partner to swap codes with",
+                got=f"{self.population.size} samples",
+                expected="two samples under one condition",
+            )
+        other = self.population.posterior.take(partner.clamp(min=0).to(self.z.device))
+        z, _ = other.draw(self._noise("posterior"))
+        error = self.door.error(self.x, z, lambda: self.decode(z), self.source)
+        return torch.where(paired.to(error.device), error, torch.nan)
+
+    @cached_property
+    def _input_again(self) -> Inputs:
+        return self.door.as_input(self.output, self.context)
+
+    @cached_property
+    def z_recoded(self) -> Tensor:
+        """z^ = E(D(z)), the posterior mean of the decoded code: float64 [B, D].
+
+        Rows whose means are not finite come back as NaN.
+        """
+        return self._encode_mean(self._input_again)
+
+    @cached_property
+    def z_recoded_rounded(self) -> Tensor:
+        """E(D(z) rounded to 256 levels of the data's range): float64 [B, D]."""
+        low, high = self.population.value_range
+        step = (high - low) / 255 or 1.0
+        return self._encode_mean(low + torch.round((self._image_again() - low) / step) * step)
+
+    def z_recoded_noisy(self, share: float) -> Tensor:
+        """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]."""
+        low, high = self.population.value_range
+        image = self._image_again()
+        normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)
+        return self._encode_mean(image + (normal * (share * (high - low))).to(image))
+
+    def _image_again(self) -> Tensor:
+        image = self._input_again
+        if not (isinstance(image, Tensor) and image.is_floating_point()):
+            raise Unavailable(
+                "decoder outputs cannot be perturbed",
+                got=type(image).__name__,
+                expected="one floating-point array as the encoder's input",
+            )
+        return image
+
+    def _encode_mean(self, x: Inputs) -> Tensor:
+        encoded = self.door.encode(x, self.source)
+        return torch.where(encoded.good[:, None], encoded.posterior.mean, torch.nan)
+
+
+class _Given:
+    """The adapter of posteriors that are already there: encoding is reading them."""
+
+    def encode(self, x: Any) -> Any:
+        return x
+
+
+def population_rows(population: Population, start: int, stop: int, seed: int) -> Observation:
+    """The observation of population rows start..stop."""
+    rows = np.arange(start, min(stop, population.size))
+    return Observation(
+        population.door,
+        "population",
+        population.index[rows],
+        posterior=population.posterior.take(slice(start, stop)),
+        seed=seed,
+        population=population,
+        rows=rows,
+    )
+
+
+def prior_draws(population: Population, start: int, stop: int, seed: int) -> Observation:
+    """The observation of draws start..stop from the prior."""
+    return Observation(
+        population.door, "prior", np.arange(start, stop), seed=seed, population=population
+    )
+
+
+def first_rows(x: Inputs, count: int) -> Inputs:
+    """The first rows of a batch's inputs."""
+    return map_tensors(lambda tensor: tensor[:count], x)

@@ -1,0 +1,238 @@
+"""The population: the k samples of smallest hash, in hash order, with all their columns at hand.
+
+A uniform subset of the data that any cut gives identically; its first m rows are themselves a
+uniform sample. Pairwise measures (information, swaps, collisions) read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from collapsekit.door import Door
+from collapsekit.errors import Unavailable
+from collapsekit.kernels.marginals import log_marginals
+from collapsekit.kernels.mixture import MixtureColumns, prepare
+from collapsekit.noise import Noise, hash_index
+from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.samples import Inputs, concatenate, take_rows
+from collapsekit.streaming import Array, to_numpy
+
+
+class KeyedSubset:
+    """State: the `limit` rows of smallest hash(seed, index) seen so far, exactly mergeable."""
+
+    def __init__(
+        self,
+        seed: int,
+        limit: int,
+        index: Array,
+        posterior: DiagonalGaussian,
+        x: Inputs | None = None,
+    ) -> None:
+        self.limit = limit
+        key = to_numpy(hash_index(seed, "population", torch.from_numpy(index)))
+        self._parts: list[tuple[Array, Array, Tensor, Tensor, Inputs | None]] = [
+            (key, index, posterior.mean.cpu(), posterior.scale.cpu(), x)
+        ]
+
+    def __len__(self) -> int:
+        return sum(len(part[0]) for part in self._parts)
+
+    def __add__(self, other: Self) -> Self:
+        both = object.__new__(type(self))
+        both.limit, both._parts = self.limit, self._parts + other._parts
+        # Compact now and then only: sorting after every batch would make the pass quadratic.
+        if len(both) > 2 * both.limit + 1024:
+            both._parts = [both._smallest()]
+        return both
+
+    def _smallest(self) -> tuple[Array, Array, Tensor, Tensor, Inputs | None]:
+        keys = np.concatenate([part[0] for part in self._parts])
+        index = np.concatenate([part[1] for part in self._parts])
+        order = np.lexsort((index, keys))[: self.limit]  # ties go by index: still exact
+        rows = torch.from_numpy(order)
+        stored = [part[4] for part in self._parts]
+        x = None if any(s is None for s in stored) else take_rows(concatenate(stored), order)
+        return (
+            keys[order],
+            index[order],
+            torch.cat([part[2] for part in self._parts])[rows],
+            torch.cat([part[3] for part in self._parts])[rows],
+            x,
+        )
+
+    def build(
+        self,
+        door: Door,
+        total: int,
+        take: Callable[[Array], Inputs] | None = None,
+        device: torch.device | None = None,
+    ) -> Population:
+        """The population of what was kept; `take` reads inputs again where none were stored."""
+        _, index, mean, scale, x = self._smallest()
+        if x is not None:
+
+            def from_store(rows: Array) -> Inputs:
+                return take_rows(x, rows)
+
+            read: Callable[[Array], Inputs] | None = from_store
+        elif take is not None:
+
+            def from_source(rows: Array) -> Inputs:
+                return take(index[rows])
+
+            read = from_source
+        else:
+            read = None
+        posterior = DiagonalGaussian(mean.to(device), scale.to(device))
+        return Population(door, index, posterior, read, total)
+
+
+class Population:
+    """k samples with their posteriors as columns, and their inputs on demand.
+
+    Parameters
+    ----------
+    door : Door
+    index : ndarray, int64 [k]
+        Sample numbers in hash order.
+    posterior : DiagonalGaussian
+        Row r belongs to sample ``index[r]``.
+    read : callable or None
+        Inputs of given row positions; None where the data hold no inputs.
+    total : int
+        Samples in the data, N.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        index: Array,
+        posterior: DiagonalGaussian,
+        read: Callable[[Array], Inputs] | None,
+        total: int,
+    ) -> None:
+        self.door, self.index, self.posterior, self.total = door, index, posterior, total
+        self._read = read
+        self._heads: dict[int, Population] = {}
+        self._marginals: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        """Rows, k."""
+        return len(self.index)
+
+    def inputs(self, rows: Array) -> Inputs:
+        """The inputs of these row positions.
+
+        Raises
+        ------
+        Unavailable
+            The data hold posteriors alone.
+        """
+        if self._read is None:
+            raise Unavailable(
+                "there are no inputs",
+                got="posteriors alone",
+                expected="data that hold the inputs x beside mean and scale",
+                remedy="add the array x to the file",
+            )
+        return self._read(rows)
+
+    def head(self, limit: int | None) -> Population:
+        """The first `limit` rows as a population of their own; cached, so its products are too."""
+        if limit is None or limit >= self.size:
+            return self
+        if limit not in self._heads:
+            self._heads[limit] = Population(
+                self.door,
+                self.index[:limit],
+                self.posterior.take(slice(limit)),
+                self._read,
+                self.total,
+            )
+        return self._heads[limit]
+
+    @cached_property
+    def columns(self) -> MixtureColumns:
+        """The posteriors prepared for the mixture kernel."""
+        return prepare(self.posterior.mean, self.posterior.scale)
+
+    def log_marginals(self, rows: int, seed: int) -> Tensor:
+        """ln of the aggregate's marginal density at the first `rows` rows' own codes, nats.
+
+        float64 [rows, D], against all k columns; computed once, because the grid behind it costs
+        the same for one row as for thousands.
+        """
+        rows = min(rows, self.size)
+        if (rows, seed) not in self._marginals:
+            at = self.posterior.mean.device
+            index = torch.as_tensor(self.index[:rows], device=at)
+            z, _ = self.posterior.take(slice(rows)).draw(Noise(seed, "posterior", index))
+            self._marginals[rows, seed] = log_marginals(
+                self.posterior.mean, self.posterior.scale, z
+            )
+        return self._marginals[rows, seed]
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """Inputs as flat rows [k, P], float32 at least: for distances between samples."""
+        parts = []
+        for start in range(0, self.size, 1024):
+            rows = np.arange(start, min(start + 1024, self.size))
+            target = self.door.target(self.inputs(rows))
+            parts.append(target if target.is_floating_point() else target.float())
+        return torch.cat(parts).flatten(1)
+
+    @cached_property
+    def value_range(self) -> tuple[float, float]:
+        """Smallest and largest value of the inputs, over the first 1,000 rows."""
+        low, high = torch.aminmax(self.head(1000).targets)
+        return float(low), float(high)
+
+    @cached_property
+    def partner(self) -> Tensor:
+        """For each row the next in hash order with the same condition, -1 where there is none."""
+        group = self._conditions()
+        partner = np.full(self.size, -1)
+        order = np.argsort(group, kind="stable")
+        for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+            if len(members) > 1:
+                partner[members] = np.roll(members, -1)
+        return torch.from_numpy(partner)
+
+    def _conditions(self) -> Array:
+        parts: list[Any] = []
+        for start in range(0, self.size, 1024):
+            rows = np.arange(start, min(start + 1024, self.size))
+            if self._read is None:
+                break
+            context = self.door.context(self.inputs(rows))
+            if context is None:
+                break
+            parts.append(np.asarray(to_numpy(torch.as_tensor(context))).reshape(len(rows), -1))
+        if not parts:
+            return np.zeros(self.size, dtype=np.int64)
+        _, group = np.unique(np.concatenate(parts), axis=0, return_inverse=True)
+        return group.reshape(-1)
+
+    @cached_property
+    def focus(self) -> Array:
+        """Dimensions that costly per-dimension probes measure: all up to 64, else the 32 of
+        highest and the 32 of lowest mean KL (METRICS section 5)."""
+        dims = self.posterior.dims
+        if dims <= 64:
+            return np.arange(dims)
+        prior = self.door.prior_for(self.posterior)
+        mean_kl = torch.zeros(dims, dtype=torch.float64, device=self.posterior.mean.device)
+        for start in range(0, self.size, 1024):
+            mean_kl += self.posterior.take(slice(start, start + 1024)).kl(prior).sum(dim=0)
+        order = to_numpy(mean_kl.argsort(stable=True))
+        return np.sort(np.concatenate([order[:32], order[-32:]]))
+

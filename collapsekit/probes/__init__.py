@@ -1,0 +1,73 @@
+"""Probes: one file a measurement. To add one, write its file and its test, and register it here."""
+
+from __future__ import annotations
+
+from collapsekit.probe import Probe
+from collapsekit.probes.active_units import ActiveUnits, active_units, mean_variance
+from collapsekit.probes.collisions import Collisions, collisions
+from collapsekit.probes.decoder_usage import DecoderUsage, decoder_usage
+from collapsekit.probes.dimension_state import DimensionState, dimension_state
+from collapsekit.probes.effective_rank import EffectiveRank, effective_rank
+from collapsekit.probes.gallery import Gallery
+from collapsekit.probes.information_budget import InformationBudget
+from collapsekit.probes.kl import KL, kl
+from collapsekit.probes.kl_distribution import KLDistribution
+from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
+from collapsekit.probes.mutual_information import (
+    MutualInformation,
+    mutual_information,
+    pointwise_information,
+    reidentification,
+)
+from collapsekit.probes.reconstruction import Reconstruction
+from collapsekit.probes.round_trip import RoundTrip, round_trip
+from collapsekit.probes.swap_gap import SwapGap
+
+#: What an audit measures by default, in the order of its tables.
+REGISTERED: tuple[Probe, ...] = (
+    KL(),
+    KLDistribution(),
+    DimensionState(),
+    LocalCollapse(),
+    ActiveUnits(),
+    EffectiveRank(),
+    MutualInformation(),
+    InformationBudget(),
+    Reconstruction(),
+    SwapGap(),
+    Collisions(),
+    DecoderUsage(),
+    RoundTrip(),
+    RoundTrip(source="prior", limit=2048),
+    Gallery(),
+)
+
+__all__ = [
+    "KL",
+    "REGISTERED",
+    "ActiveUnits",
+    "Collisions",
+    "DecoderUsage",
+    "DimensionState",
+    "EffectiveRank",
+    "Gallery",
+    "InformationBudget",
+    "KLDistribution",
+    "LocalCollapse",
+    "MutualInformation",
+    "Reconstruction",
+    "RoundTrip",
+    "SwapGap",
+    "active_units",
+    "collisions",
+    "decoder_usage",
+    "dimension_state",
+    "effective_rank",
+    "kl",
+    "local_collapse",
+    "mean_variance",
+    "mutual_information",
+    "pointwise_information",
+    "reidentification",
+    "round_trip",
+]

@@ -1,0 +1,154 @@
+"""Decoder usage: the share of the output's variance that goes through each latent dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.intervals import Z95, ratio_error
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Array, Comoments, Constant
+
+USAGE = Code(
+    id="CK505",
+    title="Dimensions the decoder reads",
+    meaning="Redraw one latent dimension from the prior and see how far the output moves, against "
+    "how far it moves when the whole code is redrawn. Zero means that the decoder does not read "
+    "that dimension, whatever the encoder writes there.",
+    formula="decoder_usage[j] = E|D(z) - D(z with z_j redrawn)|^2 / E|D(z) - D(z')|^2: the total-"
+    "effect Sobol index; 0 for every j where the output does not move at all. Read: at least 1 % "
+    "of the largest.",
+    remedy="Dimensions that are written and not read waste rate; see the writes and reads table.",
+    source="Jansen 1999; Saltelli et al. 2010 (total effect)",
+)
+
+
+@dataclass(frozen=True)
+class DecoderUsage:
+    """`decoder_usage` per dimension, with its standard error; `used_dimensions`."""
+
+    limit: int | None = 512  # draws; each costs two decodes and one a dimension
+    share: float = 0.01  # of the largest usage, from which a dimension counts as read
+
+    name: ClassVar[str] = "decoder_usage"
+    source: ClassVar[Source] = "prior"
+    codes: ClassVar[tuple[Code, ...]] = (USAGE,)
+
+    def observe(self, obs: Observation) -> States:
+        """How far each redraw moves the output."""
+        z, focus = obs.z, obs.population.focus
+        other, _ = obs.prior.take(
+            torch.zeros(len(obs), dtype=torch.int64, device=z.device)
+        ).draw(obs.noise("redraw"))
+        base = obs.reconstruction
+        moved = [
+            _move(base, obs.door.mean(obs.decode(_replaced(z, other, int(j))))) for j in focus
+        ]
+        moved.append(_move(base, obs.door.mean(obs.decode(other))))
+        return {
+            "moved": Comoments.of(torch.stack(moved, dim=1)),
+            "focus": Constant((tuple(int(j) for j in focus), z.shape[1])),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """Shares of the output's variance."""
+        moved: Comoments = state["moved"]
+        focus, dims = state["focus"].value
+        whole = float(moved.mean[-1])
+        if whole > 0:
+            usage, error = ratio_error(moved.mean[:-1], whole, moved.covariance, moved.n)
+        else:  # an output that never moves uses nothing: 0, not 0 / 0
+            usage, error = np.zeros(len(focus)), np.zeros(len(focus))
+        dimensions = pd.DataFrame(
+            {"decoder_usage": usage, "decoder_usage_se": error},
+            index=pd.Index(list(focus), name="dimension"),
+        )
+        number = self._count(usage, error, moved.n, len(focus), dims)
+        of = f"{len(focus)}" if len(focus) == dims else f"{len(focus)} measured (of {dims})"
+        finding = USAGE.finding(
+            Severity.OK if number.value >= 1 else Severity.WARN,
+            f"the decoder reads {int(number.value)} of {of} dimensions."
+            if whole > 0
+            else "the decoder's output does not move with the code at all.",
+            evidence=[Evidence(number, 1, ">=")],
+            dimensions=np.asarray(focus)[usage < self.share * usage.max(initial=0)],
+        )
+        return Result(numbers=(number,), dimensions=dimensions, findings=(finding,))
+
+    def _count(self, usage: Array, error: Array, n: int, focus: int, dims: int) -> Number:
+        top = usage.max(initial=0.0)
+        bar = self.share * top
+
+        def reach(shift: float) -> float:
+            return float(((usage + shift * error >= bar) & (top > 0)).sum())
+
+        return Number(
+            "used_dimensions",
+            reach(0.0),
+            reach(-Z95),
+            reach(Z95),
+            "dimensions",
+            n,
+            f"on {focus} of {dims} dimensions; usage at least {self.share:.0%} of the largest; "
+            "limits: each usage moved by 1.96 standard errors",
+        )
+
+
+def _replaced(z: Tensor, other: Tensor, j: int) -> Tensor:
+    mixed = z.clone()
+    mixed[:, j] = other[:, j]
+    return mixed
+
+
+def _move(a: Tensor, b: Tensor) -> Tensor:
+    difference = (a - b).to(torch.float64)
+    return difference.square().reshape(len(a), -1).sum(dim=1)
+
+
+def decoder_usage(
+    decode: Callable[[Any], Any], dims: int, *, draws: int = 512, seed: int = 0
+) -> Array:
+    """Total-effect Sobol index of each latent dimension of a decoder under N(0, I).
+
+    Parameters
+    ----------
+    decode : callable
+        From codes [B, D] (float64 tensor) to outputs [B, ...].
+    dims : int
+        D.
+    draws, seed : int
+
+    Returns
+    -------
+    ndarray, float64 [D]
+        Shares of the output's variance; they add up to 1 or more.
+    """
+    from collapsekit.door import Door
+    from collapsekit.observation import prior_draws
+    from collapsekit.population import Population
+    from collapsekit.posteriors import standard_normal
+
+    door = Door(_Decoder(decode))
+    population = Population(door, np.zeros(1, dtype=np.int64), standard_normal(dims), None, 1)
+    probe = DecoderUsage(limit=draws)
+    table = probe.conclude(probe.observe(prior_draws(population, 0, draws, seed))).dimensions
+    assert table is not None
+    return table["decoder_usage"].to_numpy()
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    decode: Callable[[Any], Any]
+
+    def encode(self, x: Any) -> Any:
+        raise NotImplementedError("a decoder alone does not encode")

@@ -1,0 +1,158 @@
+"""State of each dimension: active, passive or mixed over samples, and whether mixed means local."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import wilson_arrays
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States, measure
+from collapsekit.results import Result
+from collapsekit.streaming import Array, Moments
+
+PASSIVE = Code(
+    id="CK102",
+    title="Passive dimensions",
+    meaning="A dimension is passive when its posterior equals the prior for nearly every sample: "
+    "the (epsilon, delta)-collapse of Lucas et al. It can be pruned without loss.",
+    formula="share of samples with kl[i, j] < epsilon at least 1 - delta; epsilon = 0.01 nats, "
+    "delta = 0.05. Active: that share is at most delta. Mixed: in between.",
+    remedy="If you need these dimensions, lower beta or add the latent reconstruction loss; "
+    "otherwise use a smaller code.",
+    source="Lucas et al. 2019, arXiv 1911.02469; Rolinek et al. 2019; Bonheme & Grzes 2021",
+)
+LOCAL_DIMENSIONS = Code(
+    id="CK103",
+    title="Dimensions used for some samples only",
+    meaning="A mixed dimension is locally collapsed when the posterior keeps the prior's width on "
+    "part of the data and is narrow on another part. A mixed dimension of one common width is "
+    "merely weak.",
+    formula="mixed, and the shares of samples with sigma^2 > 0.9 and with sigma^2 < 0.5 of the "
+    "prior's are both at least delta.",
+    remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
+    source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
+)
+
+
+@dataclass(frozen=True)
+class DimensionState:
+    """Column `state` ("active", "mixed", "passive") and `local`; counts of each."""
+
+    epsilon: float = 0.01  # nats
+    delta: float = 0.05  # share of samples
+    wide: float = 0.9  # prior variances
+    narrow: float = 0.5
+
+    name: ClassVar[str] = "dimension_state"
+    source: ClassVar[Source] = "data"
+    limit: ClassVar[int | None] = None
+    codes: ClassVar[tuple[Code, ...]] = (PASSIVE, LOCAL_DIMENSIONS)
+
+    def observe(self, obs: Observation) -> States:
+        """Shares of samples below epsilon, wide and narrow, per dimension."""
+        width = (obs.posterior.scale / obs.prior.scale) ** 2
+        flags = {"below": obs.kl < self.epsilon, "wide": width > self.wide}
+        flags["narrow"] = width < self.narrow
+        return {name: Moments.of(flag.to(torch.float64)) for name, flag in flags.items()}
+
+    def conclude(self, state: States) -> Result:
+        """States, and findings on passive and local dimensions."""
+        n = int(state["below"].n.max(initial=0))
+        # Counts, not shares: 0.9 of 10,000 is an exact tie with 1 - delta and has to count.
+        below, wide, narrow = (
+            np.rint(state[name].mean * n) for name in ("below", "wide", "narrow")
+        )
+        passive = _at_least(below, (1 - self.delta) * n)
+        active = (below <= self.delta * n + 1e-9) & ~passive
+        mixed = ~passive & ~active
+        local = mixed & _at_least(wide, self.delta * n) & _at_least(narrow, self.delta * n)
+        words = np.select([passive, active], ["passive", "active"], "mixed")
+        low, high = wilson_arrays(below, n)
+        number = Number(
+            "passive_dimensions",
+            float(passive.sum()),
+            float((low >= 1 - self.delta).sum()),
+            float((high >= 1 - self.delta).sum()),
+            "dimensions",
+            n,
+            f"share of samples with KL < {self.epsilon:g} nats at least {1 - self.delta:g}; 95 % "
+            "limits, Wilson in each dimension",
+        )
+        dimensions = pd.DataFrame(
+            {"state": words, "local": local, "share_below_epsilon": below / max(n, 1)},
+            index=pd.RangeIndex(len(words), name="dimension"),
+        )
+        findings = [self._judge_passive(number, passive)]
+        if local.any():
+            findings.append(
+                LOCAL_DIMENSIONS.finding(
+                    Severity.WARN,
+                    f"{int(local.sum())} of {len(local)} dimensions are used for some samples and "
+                    "equal the prior for others.",
+                    dimensions=np.flatnonzero(local),
+                )
+            )
+        return Result(numbers=(number,), dimensions=dimensions, findings=tuple(findings))
+
+    def _judge_passive(self, number: Number, passive: Array) -> Finding:
+        of = f"of {len(passive)} dimensions"
+        if number.low >= 1:
+            severity, verdict = Severity.WARN, "partial"
+            message = (
+                f"{int(number.value)} {of} equal the prior for at least {1 - self.delta:.0%} of "
+                "the samples."
+            )
+        elif number.value >= 1:
+            severity, verdict = Severity.INCONCLUSIVE, "inconclusive"
+            message = (
+                f"{int(number.value)} {of} look passive, but {number.n:,} samples do not settle it."
+            )
+        else:
+            severity, verdict = Severity.OK, "healthy"
+            message = f"no dimension {of[3:]} is passive." if len(passive) == 1 else (
+                f"none {of} is passive."
+            )
+        return PASSIVE.finding(
+            severity,
+            message,
+            evidence=[Evidence(number, 1, "<")],
+            verdict=verdict,
+            dimensions=np.flatnonzero(passive),
+        )
+
+
+def _at_least(count: Array, bar: float) -> Array:
+    reached: Array = count >= bar - 1e-9
+    return reached
+
+
+def dimension_state(
+    mean: Any, scale: Any, *, epsilon: float = 0.01, delta: float = 0.05, prior: Any = None
+) -> pd.DataFrame:
+    """State of each latent dimension over samples.
+
+    Parameters
+    ----------
+    mean, scale : array [N, D]
+    epsilon : float
+        Nats.
+    delta : float
+        Share of samples.
+    prior : optional
+
+    Returns
+    -------
+    DataFrame
+        Per dimension: `state` ("active", "mixed", "passive"), `local`, `share_below_epsilon`.
+    """
+    obs = Observation.of_arrays(mean, scale, prior=prior)
+    table = measure(DimensionState(epsilon=epsilon, delta=delta), obs).dimensions
+    assert table is not None
+    return table

@@ -1,0 +1,149 @@
+"""What the rate is spent on: information, overlap between dimensions, mismatch with the prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.intervals import estimate
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.probes.mutual_information import bracket
+from collapsekit.results import Result
+from collapsekit.streaming import Constant, Moments, Rows
+
+MISMATCH = Code(
+    id="CK403",
+    title="Aggregated posterior against prior",
+    meaning="Generation draws codes from the prior; the decoder learnt from codes drawn from the "
+    "posteriors of the data, whose average is the aggregated posterior. Where the two differ, prior "
+    "samples land where the decoder never was. It is the opposite trouble of collapse, and can "
+    "stand beside any verdict.",
+    formula="dimensionwise_kl = sum_j KL(q^_j || p_j) in nats, q^_j the average of all posteriors "
+    "in dimension j.",
+    remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the prior, "
+    "or raise beta.",
+    source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",
+)
+
+
+@dataclass(frozen=True)
+class InformationBudget:
+    """rate = information + total correlation + dimension-wise KL; `information` per dimension."""
+
+    limit: int | None = 5_000
+    most_dimensions: int = 256  # beyond, per-dimension marginals would dominate the audit
+    mismatch: float = 0.5  # nats; and a twentieth of the rate
+    mismatch_share: float = 0.05
+    saturation: float = 0.9  # of ln N
+
+    name: ClassVar[str] = "information_budget"
+    source: ClassVar[Source] = "population"
+    codes: ClassVar[tuple[Code, ...]] = (MISMATCH,)
+
+    def observe(self, obs: Observation) -> States:
+        """Both information bounds, and each dimension's marginal log-ratio at the same draws."""
+        population, z, prior = obs.population, obs.z, obs.prior
+        k, dims = population.size, obs.posterior.dims
+        own, others = obs.log_own, obs.log_others
+        lower = own - torch.logaddexp(own, others) + math.log(k)
+        states: States = {
+            "bounds": Moments.of(torch.stack([lower, obs.kl_total], dim=1)),
+            "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
+            "codes": Moments.of((z - prior.mean) / prior.scale),
+            "facts": Constant((k, dims)),
+        }
+        if dims <= self.most_dimensions:
+            limit = population.size if self.limit is None else self.limit
+            marginal = population.log_marginals(limit, obs.seed)[obs.rows]
+            standard = (z - prior.mean) / prior.scale
+            log_prior = -0.5 * standard**2 - prior.scale.log() - 0.5 * math.log(2 * math.pi)
+            ratio = marginal - log_prior
+            states["mismatch"] = Moments.of(ratio)
+            states["mismatch_total"] = Moments.of(ratio.sum(dim=1))
+            states["information"] = Moments.of(obs.kl - ratio)
+        return states
+
+    def conclude(self, state: States) -> Result:
+        """The parts with their errors; the split of what is not identified stays a bracket."""
+        k, dims = state["facts"].value
+        codes: Moments = state["codes"]
+        index = pd.RangeIndex(dims, name="dimension")
+        columns = {"aggregate_mean": codes.mean, "aggregate_variance": codes.variance}
+        if "mismatch" not in state or k < 2:
+            return Result(dimensions=pd.DataFrame(columns, index=index))
+        mismatch: Moments = state["mismatch"]
+        columns |= {
+            "aggregate_kl": mismatch.mean,
+            "aggregate_kl_se": mismatch.standard_error,
+            "information": state["information"].mean,
+            "information_se": state["information"].standard_error,
+        }
+        information, saturated = bracket(
+            state["bounds"], state["upper"].column("upper"), k, self.saturation, ""
+        )
+        n = information.n
+        total: Moments = state["mismatch_total"]
+        mismatched = estimate(
+            "dimensionwise_kl",
+            max(float(total.mean[0]), 0.0),
+            float(total.standard_error[0]),
+            "nats",
+            n,
+            f"sum over {dims} dimensions of KL(aggregate || prior)",
+        )
+        rate, rate_error = (
+            float(state["bounds"].mean[1]),
+            float(state["bounds"].standard_error[1]),
+        )
+        overlap = _overlap(rate, mismatched, information, saturated, dims)
+        budget = pd.DataFrame(
+            [
+                ("information", information.value, information.low, information.high),
+                ("total correlation", overlap.value, overlap.low, overlap.high),
+                ("dimension-wise KL", mismatched.value, mismatched.low, mismatched.high),
+                ("rate", rate, rate - 2 * rate_error, rate + 2 * rate_error),
+            ],
+            columns=["part", "value", "low", "high"],
+        )
+        bar = max(self.mismatch, self.mismatch_share * rate)
+        severity = Severity.WARN if mismatched.low > bar else Severity.OK
+        worst = np.argsort(-mismatch.mean)[:10]
+        message = (
+            f"the aggregated posterior is {mismatched.digits()} nats away from the prior, summed "
+            f"over {dims} dimensions"
+        )
+        finding = MISMATCH.finding(
+            severity,
+            message + ("." if severity is Severity.OK else ": prior samples leave the data's codes."),
+            evidence=[Evidence(mismatched, bar, "<")],
+            dimensions=worst if severity is Severity.WARN else (),
+        )
+        return Result(
+            numbers=(mismatched, overlap),
+            dimensions=pd.DataFrame(columns, index=index),
+            findings=(finding,),
+            tables={"information_budget": budget},
+        )
+
+
+def _overlap(
+    rate: float, mismatched: Number, information: Number, saturated: bool, dims: int
+) -> Number:
+    """Total correlation by difference, with information's bracket (METRICS section 4)."""
+    rest = rate - mismatched.value
+    note = "rate - dimension-wise KL - information, with information's bracket"
+    if dims == 1:
+        return Number("total_correlation", 0.0, 0.0, 0.0, "nats", information.n, "one dimension")
+    low, high = max(rest - information.high, 0.0), max(rest - information.low, 0.0)
+    if saturated:
+        note += "; no value: information is saturated (CK402)"
+    value = math.nan if saturated else min(max(rest - information.value, low), high)
+    return Number("total_correlation", value, low, high, "nats", information.n, note)

@@ -1,0 +1,112 @@
+"""KL from the prior, per sample and per dimension, and its mean total: the rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.intervals import mean_number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Array, Moments, Rows, to_numpy
+
+RATE = Code(
+    id="CK101",
+    title="Rate",
+    meaning="The rate is how many nats the encoder spends, on average, to say which sample it saw: "
+    "the KL divergence of the posterior from the prior, summed over dimensions. Near zero every "
+    "posterior equals the prior and the code can carry nothing. A large rate alone does not prove "
+    "that information flows: a constant posterior away from the prior has one too.",
+    formula="R = mean_i sum_j KL(q(z_j | x_i) || p(z_j)) in nats; summed over dimensions, averaged "
+    "over samples.",
+    remedy="Lower beta or warm it up, or add the latent reconstruction loss; make sure first that "
+    "the KL weight is the one you meant.",
+    source="Alemi et al. 2018, Fixing a Broken ELBO, arXiv 1711.00464",
+)
+
+
+@dataclass(frozen=True)
+class KL:
+    """KL(q_i,j || p_j) in nats; columns `kl_total` (samples) and `kl` (dimensions), `rate`."""
+
+    collapsed_rate: float = 0.1  # nats
+
+    name: ClassVar[str] = "kl"
+    source: ClassVar[Source] = "data"
+    limit: ClassVar[int | None] = None
+    codes: ClassVar[tuple[Code, ...]] = (RATE,)
+
+    def observe(self, obs: Observation) -> States:
+        """Totals per sample, moments per dimension."""
+        return {
+            "rows": Rows(obs.index, kl_total=obs.kl_total),
+            "total": Moments.of(obs.kl_total),
+            "dimensions": Moments.of(obs.kl),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """The rate and its split over dimensions."""
+        moments: Moments = state["dimensions"]
+        rate = mean_number("rate", state["total"], "nats", "summed over dimensions")
+        if rate.value < self.collapsed_rate and not rate.straddles(self.collapsed_rate):
+            severity, verdict = Severity.FAIL, "total"
+            message = f"the posterior equals the prior: the rate is {rate.digits()} nats a sample."
+        elif rate.straddles(self.collapsed_rate):
+            severity, verdict = Severity.INCONCLUSIVE, "inconclusive"
+            message = (
+                f"the rate is {rate.digits()} nats{rate.interval()}, on both sides of "
+                f"{self.collapsed_rate:g}."
+            )
+        else:
+            severity, verdict = Severity.OK, "healthy"
+            message = f"the encoder spends {rate.digits()} nats a sample{rate.interval()}."
+        finding = RATE.finding(
+            severity,
+            message,
+            evidence=[Evidence(rate, self.collapsed_rate, ">=")],
+            verdict=verdict,
+        )
+        dimensions = pd.DataFrame(
+            {
+                "kl": moments.mean,
+                "kl_se": moments.standard_error,
+                "kl_std": np.sqrt(moments.variance),
+            },
+            index=pd.RangeIndex(len(moments.mean), name="dimension"),
+        )
+        return Result(
+            numbers=(rate,),
+            samples=state["rows"].frame(),
+            dimensions=dimensions,
+            findings=(finding,),
+        )
+
+
+def kl(mean: Any, scale: Any, *, prior: Any = None) -> Array:
+    """KL divergence of each posterior from the prior, per dimension.
+
+    Parameters
+    ----------
+    mean, scale : array [N, D]
+    prior : optional
+        (mean, scale) with one value a dimension; N(0, I) by default.
+
+    Returns
+    -------
+    ndarray, float64 [N, D]
+        Nats. Sum over axis 1 for the KL of a sample; the mean of that is the rate.
+
+    Raises
+    ------
+    ModelError
+        Shapes differ or no row is usable.
+    """
+    obs = Observation.of_arrays(mean, scale, prior=prior)
+    out = np.empty((len(obs), obs.posterior.dims))
+    out[obs.index.numpy()] = to_numpy(obs.kl)
+    return out

@@ -1,0 +1,47 @@
+"""How the KL spreads over samples: quantiles per dimension, and the sample x dimension map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collapsekit.findings import Code
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Rows
+
+
+@dataclass(frozen=True)
+class KLDistribution:
+    """Quantiles of kl[i, j] per dimension and the first rows themselves, from the population."""
+
+    limit: int | None = 4096
+
+    name: ClassVar[str] = "kl_distribution"
+    source: ClassVar[Source] = "population"
+    codes: ClassVar[tuple[Code, ...]] = ()
+
+    def observe(self, obs: Observation) -> States:
+        """The rows themselves, in single precision: they are looked at, not computed with."""
+        return {"rows": Rows(obs.index, kl=obs.kl.to(torch.float32))}
+
+    def conclude(self, state: States) -> Result:
+        """Columns `kl_q05`, `kl_median`, `kl_q95`; table `kl_map`."""
+        rows: Rows = state["rows"]
+        kl = rows.column("kl")
+        low, median, high = np.quantile(kl.astype(np.float64), [0.05, 0.5, 0.95], axis=0)
+        dimensions = pd.DataFrame(
+            {"kl_q05": low, "kl_median": median, "kl_q95": high},
+            index=pd.RangeIndex(kl.shape[1], name="dimension"),
+        )
+        table = pd.DataFrame(
+            kl,
+            index=pd.Index(rows.index, name="sample"),
+            columns=[str(j) for j in range(kl.shape[1])],
+        )
+        return Result(dimensions=dimensions, tables={"kl_map": table})

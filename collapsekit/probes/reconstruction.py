@@ -1,0 +1,63 @@
+"""Reconstruction error of every sample from one draw of its own code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.intervals import mean_number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Constant, Moments, Rows
+
+RECONSTRUCTION = Code(
+    id="CK303",
+    title="Reconstruction error",
+    meaning="How badly the decoder gives back a sample from one code drawn from its posterior. With "
+    "a likelihood it is in nats and makes, with the KL, the evidence lower bound; without one it is "
+    "a sum of squared differences and compares only with itself.",
+    formula="reconstruction_error[i] = -ln p(x_i | z_i), z_i ~ q_i, summed over the observed values; "
+    "else |x_i - D(z_i)|^2. elbo = -(reconstruction error + KL), mean over samples.",
+    remedy="Declare the likelihood that the model was trained with.",
+    source="Kingma & Welling 2014, arXiv 1312.6114, equation 3",
+)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """`reconstruction_error` per sample; its mean, and the `elbo` where there is a likelihood."""
+
+    name: ClassVar[str] = "reconstruction"
+    source: ClassVar[Source] = "data"
+    limit: ClassVar[int | None] = None
+    codes: ClassVar[tuple[Code, ...]] = (RECONSTRUCTION,)
+
+    def observe(self, obs: Observation) -> States:
+        """One decode a sample."""
+        error = obs.error.to(obs.kl_total.device)
+        return {
+            "rows": Rows(obs.index, reconstruction_error=error),
+            "moments": Moments.of(torch.stack([error, -(error + obs.kl_total)], dim=1)),
+            "unit": Constant(obs.door.error_unit),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """Mean error, and the bound it makes with the rate."""
+        unit = state["unit"].value
+        error = mean_number("reconstruction_error", state["moments"], unit, "summed over values")
+        numbers = [error]
+        if unit == "nats":
+            elbo = mean_number("elbo", state["moments"], unit, "one draw a sample", column=1)
+            numbers.append(elbo)
+        finding = RECONSTRUCTION.finding(
+            Severity.OK,
+            f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
+            evidence=[Evidence(error)],
+        )
+        return Result(
+            numbers=tuple(numbers), samples=state["rows"].frame(), findings=(finding,)
+        )

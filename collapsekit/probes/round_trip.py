@@ -1,0 +1,200 @@
+"""Round trip: decode a code, encode the result, and see whether the code comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import estimate
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Array, Grouped, Paired
+
+ROUND_TRIP = Code(
+    id="CK502",
+    title="Codes that survive the round trip",
+    meaning="If encoding undoes decoding, the decoder is injective: different codes give different "
+    "outputs, and a code is identifiable from what it generates. Dimensions that do not come back "
+    "are ignored, drowned or folded by the decoder.",
+    formula="round_trip_r2[j] = 1 - E(z^_j - z_j)^2 / Var(z_j), z^ = E(D(z)), z drawn from the "
+    "posteriors (or from the prior: round_trip_r2_prior); headline: mean over dimensions, clipped "
+    "at 0. Interval: delete-a-group jackknife.",
+    remedy="The latent reconstruction loss trains exactly this; check that the robust value rises "
+    "with the clean one.",
+    source="Song, Kim, Lee 2025, arXiv 2508.12530; Wang, Blei, Cunningham 2021, arXiv 2301.00537",
+)
+HIDDEN = Code(
+    id="CK503",
+    title="Code hidden in imperceptible changes",
+    meaning="A decoder can pass the code on in changes too small to see, which an encoder trained "
+    "beside it reads back: the clean round trip is good and nothing was gained. Rounding the output "
+    "to 8 bits, or adding a little noise, destroys such a code and leaves an honest one.",
+    formula="mean over dimensions of the clean r2 exceeds that of the robust r2 (the lower of 8-bit "
+    "rounding and noise with a tenth of the data's range) by more than 0.25.",
+    remedy="Do not detach the code in the latent reconstruction loss; add noise to the output before "
+    "encoding it again.",
+    source="collapsekit; Chu, Zhmoginov, Sandler 2017, CycleGAN, a Master of Steganography",
+)
+BIASED = Code(
+    id="CK504",
+    title="Codes come back scaled or shifted",
+    meaning="The encoder recovers the code up to a gain or an offset: the squared correlation is "
+    "high while r2 is low. The information is there; the encoder is biased, typically because its "
+    "posterior means shrink towards the prior.",
+    formula="round_trip_corr2[j] >= 0.5 and round_trip_r2[j] < round_trip_corr2[j] - 0.25",
+    remedy="No repair is needed for information; recalibrate if codes are read off as values.",
+    source="collapsekit",
+)
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """`round_trip_r2` and its relatives per dimension, from posterior or from prior draws."""
+
+    source: Source = "population"
+    limit: int | None = 4096
+    noise: float = 0.1  # of the data's range
+    hidden: float = 0.25  # clean minus robust r2
+    good: float = 0.5
+    gap: float = 0.25  # squared correlation minus r2
+
+    codes: ClassVar[tuple[Code, ...]] = (ROUND_TRIP, HIDDEN, BIASED)
+
+    @property
+    def name(self) -> str:
+        """One probe for each stream."""
+        return "round_trip" if self.source == "population" else f"round_trip_{self.source}"
+
+    def observe(self, obs: Observation) -> States:
+        """One decode and one encode a row; two encodes more for the robust values."""
+        z = obs.z
+        states: States = {"clean": _paired(obs, z, obs.z_recoded)}
+        if self.source == "population":
+            states["rounded"] = _paired(obs, z, obs.z_recoded_rounded)
+            states["noisy"] = _paired(obs, z, obs.z_recoded_noisy(self.noise))
+        return states
+
+    def conclude(self, state: States) -> Result:
+        """r2 per dimension and over all of them."""
+        suffix = "" if self.source == "population" else f"_{self.source}"
+        clean: Grouped = state["clean"]
+        whole: Paired = clean.whole
+        headline = _headline(f"round_trip_r2{suffix}", clean, lambda s: _clipped(s.r2))
+        columns = {f"round_trip_r2{suffix}": whole.r2}
+        numbers, findings = [headline], []
+        if self.source == "population":
+            columns["round_trip_corr2"] = whole.correlation2
+            columns["robust_round_trip_r2"] = np.minimum(
+                state["rounded"].whole.r2, state["noisy"].whole.r2
+            )
+            robust = self._robust(state)
+            residual = _headline(
+                "lr_residual", clean, lambda s: s.residual.sum(), "squared code units"
+            )
+            numbers += [robust, residual]
+            findings = self._judge(headline, robust, columns)
+        dimensions = pd.DataFrame(columns, index=pd.RangeIndex(len(whole.n), name="dimension"))
+        return Result(numbers=tuple(numbers), dimensions=dimensions, findings=tuple(findings))
+
+    def _robust(self, state: States) -> Number:
+        # The lower of two per dimension is taken inside the jackknife, group by group.
+        both = Grouped(
+            tuple(
+                None if a is None or b is None else _Two(a, b)
+                for a, b in zip(state["rounded"].parts, state["noisy"].parts, strict=True)
+            )
+        )
+        return _headline(
+            "robust_round_trip_r2",
+            both,
+            lambda s: _clipped(np.minimum(s.first.r2, s.second.r2)),
+        )
+
+    def _judge(
+        self, headline: Number, robust: Number, columns: dict[str, Array]
+    ) -> list[Finding]:
+        r2, corr2 = columns["round_trip_r2"], columns["round_trip_corr2"]
+        survivors = int((columns["robust_round_trip_r2"] >= self.good).sum())
+        dims = len(r2)
+        findings = [
+            ROUND_TRIP.finding(
+                Severity.OK if 2 * survivors >= dims else Severity.WARN,
+                f"{survivors} of {dims} dimensions survive decoding and encoding, even after "
+                f"rounding and noise (mean r2 {robust.digits()}, clean {headline.digits()}).",
+                evidence=[Evidence(headline), Evidence(robust, self.good, ">=")],
+                dimensions=np.flatnonzero(~(columns["robust_round_trip_r2"] >= self.good)),
+            )
+        ]
+        if headline.low - robust.high > self.hidden:
+            findings.append(
+                HIDDEN.finding(
+                    Severity.WARN,
+                    f"the clean round trip ({headline.digits()}) falls to {robust.digits()} after "
+                    "8-bit rounding and a little noise: codes are hidden in small changes.",
+                    evidence=[Evidence(headline), Evidence(robust)],
+                )
+            )
+        biased = np.flatnonzero((corr2 >= self.good) & (r2 < corr2 - self.gap))
+        if len(biased):
+            findings.append(
+                BIASED.finding(
+                    Severity.OK,
+                    f"{len(biased)} of {dims} dimensions come back with a gain or an offset.",
+                    dimensions=biased,
+                    advice=BIASED.remedy,
+                )
+            )
+        return findings
+
+
+@dataclass(frozen=True)
+class _Two:
+    first: Paired
+    second: Paired
+
+    def __add__(self, other: _Two) -> _Two:
+        return _Two(self.first + other.first, self.second + other.second)
+
+
+def _paired(obs: Observation, z: Tensor, back: Tensor) -> Grouped:
+    back = back.to(z.device)
+    return Grouped.of(obs.index, lambda rows: Paired.of(z[rows], back[rows]))
+
+
+def _clipped(r2: Array) -> Array:
+    return np.array(np.nanmean(np.clip(r2, 0.0, None)) if np.isfinite(r2).any() else np.nan)
+
+
+def _headline(
+    name: str, groups: Grouped, value: Callable[[Any], Array], unit: str = "1"
+) -> Number:
+    centre, error = groups.jackknife(value)
+    whole = groups.whole
+    n = int((whole.first if isinstance(whole, _Two) else whole).n.max(initial=0))
+    note = "mean over dimensions, clipped at 0" if unit == "1" else "summed over dimensions"
+    return estimate(name, float(centre), float(error), unit, n, note)
+
+
+def round_trip(z: Any, z_hat: Any) -> Array:
+    """How well codes come back from decoding and encoding, per dimension.
+
+    Parameters
+    ----------
+    z, z_hat : array [N, D]
+        Codes, and the posterior means of their decodings.
+
+    Returns
+    -------
+    ndarray, float64 [D]
+        1 - E(z^ - z)^2 / Var(z): 1 recovered, 0 or less ignored.
+    """
+    return Paired.of(torch.as_tensor(np.asarray(z)), torch.as_tensor(np.asarray(z_hat))).r2

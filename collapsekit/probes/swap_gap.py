@@ -1,0 +1,73 @@
+"""Swap gap: what a sample's reconstruction loses when it gets another sample's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.intervals import mean_number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Constant, Moments, Rows
+
+SWAP = Code(
+    id="CK302",
+    title="Swap gap",
+    meaning="The cheapest test of whether the decoder reads the code: give it another sample's code "
+    "and see how much worse it reconstructs. Zero means that it does not care. The test needs no "
+    "prior and no scale of the latents, so it also catches models whose KL was computed from one "
+    "width and whose sampler uses another.",
+    formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with the "
+    "same noise; the partner is the next sample in hash order with the same condition. Nats with a "
+    "likelihood, else squared error. Reads the code: mean more than 3 standard errors above 0 and "
+    "at least 0.1 nat (or 5 % of the swapped error).",
+    remedy="If the gap is zero the decoder ignores the code: weaken the decoder (no skip around the "
+    "code, less teacher forcing), lower beta, or add the latent reconstruction loss.",
+    source="collapsekit",
+)
+
+
+@dataclass(frozen=True)
+class SwapGap:
+    """`swap_gap` per sample, and its mean."""
+
+    least_nats: float = 0.1
+    least_share: float = 0.05  # of the swapped error, where there is no likelihood
+    sigmas: float = 3.0
+
+    name: ClassVar[str] = "swap_gap"
+    source: ClassVar[Source] = "population"
+    limit: ClassVar[int | None] = None
+    codes: ClassVar[tuple[Code, ...]] = (SWAP,)
+
+    def observe(self, obs: Observation) -> States:
+        """Two decodes a sample: with its own code, with its partner's."""
+        swapped = obs.swapped_error
+        gap = swapped - obs.error
+        return {
+            "rows": Rows(obs.index, swap_gap=gap),
+            "moments": Moments.of(torch.stack([gap, swapped], dim=1)),
+            "unit": Constant(obs.door.error_unit),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """The mean gap against its standard error and its bar."""
+        moments, unit = state["moments"], state["unit"].value
+        gap = mean_number("swap_gap", moments, unit, "another sample's code against its own")
+        if not np.isfinite(moments.standard_error[0]):
+            return Result(numbers=(gap,), samples=state["rows"].frame())
+        nats = unit == "nats"
+        bar = self.least_nats if nats else self.least_share * float(moments.mean[1])
+        read = gap.value >= bar and gap.value > self.sigmas * float(moments.standard_error[0])
+        finding = SWAP.finding(
+            Severity.OK if read else Severity.WARN,
+            f"another sample's code costs {gap.digits()} {unit}{gap.interval()}: the decoder "
+            + ("reads the code." if read else "does not read the code."),
+            evidence=[Evidence(gap, bar, ">=")],
+        )
+        return Result(numbers=(gap,), samples=state["rows"].frame(), findings=(finding,))

@@ -1,0 +1,13 @@
+"""Readings: judgements over several probes' finished columns. One file each, registered here."""
+
+from __future__ import annotations
+
+from collapsekit.probe import Reading
+from collapsekit.readings.contradictions import Contradictions
+from collapsekit.readings.near_deterministic import NearDeterministic
+from collapsekit.readings.roles import Roles
+
+#: Read in this order, after every probe has concluded.
+REGISTERED: tuple[Reading, ...] = (Roles(), Contradictions(), NearDeterministic())
+
+__all__ = ["REGISTERED", "Contradictions", "NearDeterministic", "Roles"]

@@ -1,0 +1,76 @@
+"""Near-deterministic encoders: the opposite of collapse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from collapsekit.errors import Unavailable
+from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.number import Number
+from collapsekit.probe import Tables
+from collapsekit.probes.information_budget import MISMATCH
+from collapsekit.probes.mutual_information import SATURATED
+from collapsekit.results import Result
+
+DETERMINISTIC = Code(
+    id="CK603",
+    title="Near-deterministic encoder",
+    meaning="Posteriors so narrow that the model is an autoencoder with a little noise: every sample "
+    "has a code of its own, information is at its ceiling, and the prior was never matched. Common, "
+    "and intended, in the VAEs of latent diffusion models. Not collapse; but do not sample from the "
+    "prior.",
+    formula="information saturated, median over dimensions of sigma^2 / (mean_variance + sigma^2) "
+    "below 1e-3, and the aggregated posterior far from the prior.",
+    remedy="Fit a density to the codes before generating from them; raise beta if you wanted a "
+    "generative model.",
+    source="collapsekit",
+)
+
+
+@dataclass(frozen=True)
+class NearDeterministic:
+    """Whether widths are negligible beside the spread of the means."""
+
+    width: float = 1e-3  # median share of variance that is posterior width
+
+    name: ClassVar[str] = "near_deterministic"
+    codes: ClassVar[tuple[Code, ...]] = (DETERMINISTIC,)
+
+    def read(self, tables: Tables) -> Result:
+        """Join information, activity and mismatch."""
+        if not tables.has("signal_fraction"):
+            raise Unavailable("widths and spreads were not measured")
+        signal = tables.dimensions["signal_fraction"].to_numpy(dtype=np.float64)
+        if not np.isfinite(signal).all():
+            raise Unavailable("widths and spreads need two samples")
+        share = float(np.median(1.0 - signal))
+        number = Number(
+            "width_share", share, np.nan, np.nan, "share", len(signal), "median over dimensions"
+        )
+        flagged = {f.code for f in tables.findings if f.severity > Severity.OK}
+        saturated, mismatched = SATURATED.id in flagged, MISMATCH.id in flagged
+        evidence = [Evidence(number, self.width, ">=")]
+        if saturated and mismatched and share < self.width:
+            return Result(
+                findings=(
+                    DETERMINISTIC.finding(
+                        Severity.WARN,
+                        f"posterior widths make up {share:.1e} of the codes' variance: the encoder "
+                        "is practically deterministic.",
+                        evidence=evidence,
+                        verdict="near-deterministic",
+                    ),
+                )
+            )
+        return Result(
+            findings=(
+                DETERMINISTIC.finding(
+                    Severity.OK,
+                    f"posterior widths make up {share:.2g} of the codes' variance (median).",
+                    evidence=evidence,
+                ),
+            )
+        )

@@ -1,0 +1,95 @@
+"""Encoder writes, decoder reads: one role per latent dimension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.errors import Unavailable
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.number import Number
+from collapsekit.probe import Tables
+from collapsekit.results import Result
+from collapsekit.streaming import Array
+
+ROLES = Code(
+    id="CK601",
+    title="Writes and reads",
+    meaning="A latent dimension can fail on either side. healthy: the encoder writes it, the decoder "
+    "reads it, and it survives the round trip. entangled: written and read, but it does not come "
+    "back. ignored: written, and nobody reads it. phantom: the decoder reads what the encoder never "
+    "sets, so samples vary in ways the data did not teach. dead: neither.",
+    formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
+    "reads: decoder_usage at least 1 % of the largest; comes back: robust_round_trip_r2 >= 0.5.",
+    remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
+    "the latent reconstruction loss or lower beta.",
+    source="collapsekit",
+)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Column `role`: healthy, entangled, ignored, phantom or dead."""
+
+    writes_variance: float = 0.01  # prior variances
+    writes_nats: float = 0.01
+    reads_share: float = 0.01  # of the largest usage
+    comes_back: float = 0.5
+
+    name: ClassVar[str] = "roles"
+    codes: ClassVar[tuple[Code, ...]] = (ROLES,)
+
+    def read(self, tables: Tables) -> Result:
+        """Name each dimension that was measured on both sides."""
+        if not tables.has("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2"):
+            raise Unavailable(
+                "roles need both sides of the model",
+                expected="mean_variance, kl, decoder_usage and robust_round_trip_r2",
+                remedy="hand in a decoder beside the encoder",
+            )
+        table = tables.dimensions
+        table = table[table["decoder_usage"].notna() & table["mean_variance"].notna()]
+        columns = {name: table[name].to_numpy(dtype=np.float64) for name in table.columns if name
+                   in ("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2", "information")}
+        informed = columns.get("information", columns["kl"]) > self.writes_nats
+        writes = (columns["mean_variance"] > self.writes_variance) | (
+            (columns["kl"] > self.writes_nats) & informed
+        )
+        usage = columns["decoder_usage"]
+        reads = (usage > 0) & (usage >= self.reads_share * usage.max(initial=0.0))
+        back = columns["robust_round_trip_r2"] >= self.comes_back
+        role = np.select(
+            [writes & reads & back, writes & reads, writes, reads],
+            ["healthy", "entangled", "ignored", "phantom"],
+            "dead",
+        )
+        dimensions = pd.DataFrame({"role": role}, index=table.index)
+        return Result(dimensions=dimensions, findings=(self._judge(role, table.index),))
+
+    def _judge(self, role: Array, index: pd.Index) -> Finding:
+        counts = {word: int((role == word).sum()) for word in ROLE_WORDS}
+        idle = np.isin(role, ["dead", "ignored"])
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        number = Number(
+            "idle_dimensions",
+            float(idle.sum()),
+            np.nan,
+            np.nan,
+            "dimensions",
+            len(role),
+            "dead or ignored; a count over dimensions, no interval",
+        )
+        severity = Severity.WARN if idle.any() else Severity.OK
+        return ROLES.finding(
+            severity,
+            f"{int(idle.sum())} of {len(role)} dimensions are dead or ignored ({told}).",
+            evidence=[Evidence(number, 1, "<")],
+            verdict="partial" if idle.any() else "healthy",
+            dimensions=index[idle],
+        )
+
+
+ROLE_WORDS = ("healthy", "entangled", "ignored", "phantom", "dead")

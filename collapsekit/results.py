@@ -1,0 +1,436 @@
+"""What comes out: `Result` of one probe, `Audit` of all of them. Plain data; no torch, no model."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.errors import CollapseError, FileError, InputError
+from collapsekit.findings import Evidence, Finding, Severity, Verdict
+from collapsekit.number import Number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SCHEMA = "collapsekit-audit/1"
+
+# Reports are built above this module, from the Audit alone; naming them here as text keeps the
+# imports pointing one way while `audit.to_html` stays where people look for it.
+_FORMATS = {
+    "html": "collapsekit.rendering.page",
+    "md": "collapsekit.rendering.markdown",
+    "text": "collapsekit.rendering.text",
+    "card": "collapsekit.rendering.card",
+    "json": "collapsekit.rendering.data",
+    "junit": "collapsekit.rendering.junit",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one probe concludes.
+
+    Parameters
+    ----------
+    numbers : tuple of Number
+        Headlines; they become rows of `Audit.summary`.
+    samples : DataFrame or None
+        Columns per sample, indexed by sample number; samples that were not evaluated are absent.
+    dimensions : DataFrame or None
+        Columns per latent dimension, indexed by dimension number.
+    findings : tuple of Finding
+    tables : mapping of name to DataFrame
+        Whatever a figure needs: curves, pairs, maps.
+    arrays : mapping of name to ndarray
+        Pictures and the like.
+    """
+
+    numbers: tuple[Number, ...] = ()
+    samples: pd.DataFrame | None = None
+    dimensions: pd.DataFrame | None = None
+    findings: tuple[Finding, ...] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def summary_table(numbers: Iterable[Number]) -> pd.DataFrame:
+    """Headlines as a table: index name; columns value, low, high, unit, n, note."""
+    rows = [asdict(number) for number in numbers]
+    columns = ["name", "value", "low", "high", "unit", "n", "note"]
+    return pd.DataFrame(rows, columns=columns).set_index("name")
+
+
+def joined(frames: Iterable[pd.DataFrame | None], index: pd.Index) -> pd.DataFrame:
+    """Put columns side by side on `index`; where cells are missing the column turns nullable.
+
+    A complete column keeps its NumPy dtype; one with unevaluated cells gets pandas' nullable dtype
+    so that its gaps print as ``<NA>`` and never as a number.
+    """
+    columns: dict[str, pd.Series] = {}
+    for frame in frames:
+        if frame is None:
+            continue
+        for name in frame.columns:
+            column = frame[name]
+            if len(column) != len(index) or not column.index.equals(index):
+                column = _nullable(column).reindex(index)
+            elif column.dtype.kind == "f" and bool(column.isna().any()):
+                column = _nullable(column)
+            columns[str(name)] = column
+    return pd.DataFrame(columns, index=index)
+
+
+def _nullable(column: pd.Series) -> pd.Series:
+    kinds = {"f": "Float64", "i": "Int64", "b": "boolean"}
+    return column.astype(kinds[column.dtype.kind]) if column.dtype.kind in kinds else column
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """An audit as plain data: judgement, evidence and tables, independent of model and torch.
+
+    Attributes
+    ----------
+    verdict : Verdict
+        ``verdict.name`` is one of seven lower-case words, ``verdict.sentence`` says how much, how
+        sure and what to do.
+    findings : tuple of Finding
+        Most severe first.
+    summary : DataFrame
+        A row per headline number: value, low, high, unit, n, note.
+    samples, dimensions : DataFrame
+        A row per sample (index: its number in the data) and per latent dimension.
+    tables, arrays : dict
+        What the report's figures are drawn from.
+    skipped : dict
+        Probe name to the reason why it was not measured.
+    settings : dict
+        Probe name to its fields: the thresholds that were in force.
+    provenance : dict
+        Model, data, seed, prior, likelihood, versions.
+    run : dict
+        Times and host: the only part that differs between two equal runs.
+    """
+
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    summary: pd.DataFrame
+    samples: pd.DataFrame
+    dimensions: pd.DataFrame
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+    def number(self, name: str) -> Number:
+        """The headline `name` as a `Number`.
+
+        Raises
+        ------
+        InputError
+            The audit has no such headline.
+        """
+        if name not in self.summary.index:
+            raise InputError(
+                f"no headline called {name!r}",
+                got=name,
+                expected=", ".join(map(str, self.summary.index)) or "a headline; this audit has none",
+                remedy=self.skipped.get(name, "see audit.summary and audit.skipped"),
+            )
+        row = self.summary.loc[name]
+        value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+        return Number(name, value, low, high, str(row["unit"]), int(row["n"]), str(row["note"]))
+
+    def worst(self) -> Severity:
+        """The highest severity among the findings."""
+        return max((f.severity for f in self.findings), default=Severity.OK)
+
+    def assert_ok(self, fail_on: str = "fail") -> None:
+        """Raise `CollapseError` when a finding is at or above `fail_on`: one line in a test suite.
+
+        Parameters
+        ----------
+        fail_on : {"inconclusive", "warn", "fail"}
+        """
+        bar = _severity(fail_on)
+        bad = [f for f in self.findings if f.severity >= bar]
+        if bad:
+            raise CollapseError(
+                f"verdict {self.verdict.name}: {len(bad)} of {len(self.findings)} findings at or "
+                f"above {fail_on}",
+                got="; ".join(f"{f.code} {f.severity.word}: {f.message}" for f in bad[:5]),
+                expected=f"every finding below {fail_on}",
+                remedy=bad[0].advice or f"collapsekit explain {bad[0].code}",
+            )
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The report: one self-contained page. Written to `path` where given; returned always."""
+        return self._render("html", path)
+
+    def to_markdown(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Verdict, findings and summary as Markdown."""
+        return self._render("md", path)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Everything but the per-sample rows as JSON with a versioned schema."""
+        return self._render("json", path)
+
+    def __repr__(self) -> str:
+        return self._render("text", None)
+
+    def _repr_html_(self) -> str:
+        return self._render("card", None)
+
+    def _render(self, kind: str, path: str | os.PathLike[str] | None) -> str:
+        text: str = importlib.import_module(_FORMATS[kind]).render(self)
+        if path is not None:
+            write_text(path, text)
+        return text
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the audit to one file: a zip of JSON, parquet and npy; never a pickle.
+
+        Raises
+        ------
+        FileError
+            The file cannot be written; an older file of that name is left as it was.
+        """
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+                _put(archive, "audit.json", dump_json(self.head()).encode())
+                _put(archive, "samples.parquet", _parquet(self.samples))
+                _put(archive, "dimensions.parquet", _parquet(self.dimensions))
+                for name, table in sorted(self.tables.items()):
+                    _put(archive, f"tables/{name}.parquet", _parquet(table))
+                for name, array in sorted(self.arrays.items()):
+                    _put(archive, f"arrays/{name}.npy", _npy(array))
+            partial.replace(target)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise FileError(
+                "the audit could not be saved",
+                got=f"{type(error).__name__} for {target}: {error.strerror}",
+                expected="a folder that exists, is writable and has room",
+                remedy="choose another path; the audit itself is still in memory",
+            ) from error
+        return target
+
+    def head(self) -> dict[str, Any]:
+        """Everything that is not a table, as JSON-ready data."""
+        return {
+            "schema": SCHEMA,
+            "verdict": {**asdict(self.verdict), "severity": self.verdict.severity.word},
+            "findings": [finding_data(f) for f in self.findings],
+            "summary": [
+                {"name": name, **{key: _plain(row[key]) for key in self.summary.columns}}
+                for name, row in self.summary.iterrows()
+            ],
+            "skipped": self.skipped,
+            "settings": self.settings,
+            "provenance": self.provenance,
+            "run": self.run,
+        }
+
+
+def load(path: str | os.PathLike[str]) -> Audit:
+    """Read an audit that `Audit.save` wrote; needs neither the model, nor the data, nor torch.
+
+    Raises
+    ------
+    FileError
+        The file is missing, is no audit, or was written by a schema this version does not know.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            head = json.loads(_read(archive, "audit.json"))
+            if head.get("schema") != SCHEMA:
+                raise FileError(
+                    f"{path} has another schema",
+                    got=str(head.get("schema")),
+                    expected=SCHEMA,
+                    remedy="read it with the version of collapsekit that wrote it",
+                )
+            tables, arrays = {}, {}
+            for entry in archive.namelist():
+                folder, _, rest = entry.partition("/")
+                if folder == "tables" and rest.endswith(".parquet"):
+                    tables[rest.removesuffix(".parquet")] = _frame(_read(archive, entry))
+                elif folder == "arrays" and rest.endswith(".npy"):
+                    arrays[rest.removesuffix(".npy")] = np.load(
+                        io.BytesIO(_read(archive, entry)), allow_pickle=False
+                    )
+            numbers = [
+                Number(**{k: (math.nan if v is None else v) for k, v in row.items()})
+                for row in head["summary"]
+            ]
+            return Audit(
+                verdict=_verdict(head["verdict"]),
+                findings=tuple(_finding(f) for f in head["findings"]),
+                summary=summary_table(numbers),
+                samples=_frame(_read(archive, "samples.parquet")),
+                dimensions=_frame(_read(archive, "dimensions.parquet")),
+                tables=tables,
+                arrays=arrays,
+                skipped=head["skipped"],
+                settings=head["settings"],
+                provenance=head["provenance"],
+                run=head["run"],
+            )
+    except FileError:
+        raise
+    except FileNotFoundError as error:
+        raise FileError(
+            "no such audit file", got=str(path), expected="a file that Audit.save wrote"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise FileError(
+            f"{path} is not a readable audit",
+            got=f"{type(error).__name__}: {error}",
+            expected="a file that Audit.save wrote, whole",
+            remedy="run the audit again, or fetch the file again",
+        ) from error
+
+
+def finding_data(finding: Finding) -> dict[str, Any]:
+    """A finding as JSON-ready data."""
+    data = asdict(finding)
+    data["severity"] = finding.severity.word
+    for evidence in data["evidence"]:
+        evidence["number"] = {k: _plain(v) for k, v in evidence["number"].items()}
+    return data
+
+
+def dump_json(data: object) -> str:
+    """Strict JSON, stable order, NaN as null."""
+    return json.dumps(_clean(data), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file whole or not at all.
+
+    Raises
+    ------
+    FileError
+        It cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise FileError(
+            f"{target} could not be written",
+            got=f"{type(error).__name__}: {error.strerror}",
+            expected="a folder that exists, is writable and has room",
+            remedy="choose another path",
+        ) from error
+
+
+def _severity(word: str) -> Severity:
+    try:
+        return Severity.of(word)
+    except KeyError:
+        raise InputError(
+            "no such severity",
+            got=repr(word),
+            expected="one of inconclusive, warn, fail",
+            remedy="pass one of these words",
+        ) from None
+
+
+def _verdict(data: dict[str, Any]) -> Verdict:
+    severity = Severity.of(data["severity"])
+    return Verdict(data["name"], data["sentence"], severity, tuple(data["codes"]))
+
+
+def _finding(data: dict[str, Any]) -> Finding:
+    evidence = tuple(
+        Evidence(
+            Number(**{k: (math.nan if v is None else v) for k, v in e["number"].items()}),
+            e["threshold"],
+            e["relation"],
+        )
+        for e in data["evidence"]
+    )
+    return Finding(
+        **{
+            **data,
+            "severity": Severity.of(data["severity"]),
+            "evidence": evidence,
+            "samples": tuple(data["samples"]),
+            "dimensions": tuple(data["dimensions"]),
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _clean(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {str(k): _clean(v) for k, v in data.items()}
+    if isinstance(data, list | tuple):
+        return [_clean(v) for v in data]
+    if isinstance(data, np.ndarray):
+        return _clean(data.tolist())
+    return _plain(data)
+
+
+def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    # A fixed date: two equal audits are equal files.
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED
+    archive.writestr(info, content)
+
+
+_LARGEST_ENTRY = 4 << 30
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > _LARGEST_ENTRY:
+        raise FileError(
+            f"entry {name!r} is too large",
+            got=f"{size:,} bytes",
+            expected=f"at most {_LARGEST_ENTRY:,}",
+            remedy="do not open this file; an audit is never that large",
+        )
+    return archive.read(name)
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, engine="pyarrow", compression="zstd")
+    return buffer.getvalue()
+
+
+def _frame(content: bytes) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,391 @@
+"""States: what a pass over the data leaves behind. One law: ``+``.
+
+``+`` is associative and commutative up to rounding (exactly so for rows and keyed subsets), so a
+state does not depend on how the data were cut or in which order the parts arrived. Values that are
+not finite are left out of moments; the door has already reported their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from collapsekit.noise import Noise, hash_index
+
+
+class State(Protocol):
+    """Anything with an associative, commutative ``+``; plain data that pickles."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Array = np.ndarray[Any, np.dtype[Any]]
+AnyState = TypeVar("AnyState", bound=State)
+
+
+def to_numpy(values: Tensor | Array) -> Array:
+    """An array on the host; float16 and bfloat16 widen, everything else keeps its dtype."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        if values.dtype in (torch.float16, torch.bfloat16):
+            values = values.float()
+        return values.numpy()
+    return np.asarray(values)
+
+
+def _matrix(values: Tensor | Array) -> Array:
+    array = to_numpy(values).astype(np.float64, copy=False)
+    return array.reshape(len(array), -1)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Count, mean and centred sum of squares per column, merged by Chan, Golub & LeVeque (1983)."""
+
+    n: Array  # [C], rows that were finite in that column
+    mean: Array  # [C]
+    squares: Array  # [C], sum of (value - mean)^2
+
+    @classmethod
+    def of(cls, values: Tensor | Array) -> Self:
+        """Moments of rows [B, C] (or [B])."""
+        array = _matrix(values)
+        finite = np.isfinite(array)
+        if finite.all() and len(array):
+            mean = array.mean(axis=0)
+            return cls(np.full(array.shape[1], len(array)), mean, ((array - mean) ** 2).sum(axis=0))
+        n = finite.sum(axis=0)
+        mean = np.where(finite, array, 0.0).sum(axis=0) / np.maximum(n, 1)
+        return cls(n, mean, np.where(finite, (array - mean) ** 2, 0.0).sum(axis=0))
+
+    def __add__(self, other: Self) -> Self:
+        n = self.n + other.n
+        share = other.n / np.maximum(n, 1)
+        delta = other.mean - self.mean
+        return type(self)(
+            n,
+            self.mean + delta * share,
+            self.squares + other.squares + delta**2 * self.n * share,
+        )
+
+    @property
+    def variance(self) -> Array:
+        """Unbiased variance per column; NaN below two rows."""
+        return np.where(self.n > 1, self.squares / np.maximum(self.n - 1, 1), np.nan)
+
+    @property
+    def standard_error(self) -> Array:
+        """Standard error of the mean per column; NaN below two rows."""
+        return np.sqrt(self.variance / np.maximum(self.n, 1))
+
+
+@dataclass(frozen=True)
+class Comoments:
+    """Count, mean and centred cross products of all columns."""
+
+    n: int
+    mean: Array  # [C]
+    products: Array  # [C, C]
+
+    @classmethod
+    def of(cls, values: Tensor | Array) -> Self:
+        """Comoments of rows [B, C]; rows with a value that is not finite are left out."""
+        array = _matrix(values)
+        array = array[np.isfinite(array).all(axis=1)]
+        if not len(array):
+            width = array.shape[1]
+            return cls(0, np.zeros(width), np.zeros((width, width)))
+        mean = array.mean(axis=0)
+        centred = array - mean
+        return cls(len(array), mean, centred.T @ centred)
+
+    def __add__(self, other: Self) -> Self:
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        share = other.n / max(n, 1)
+        return type(self)(
+            n,
+            self.mean + delta * share,
+            self.products + other.products + np.outer(delta, delta) * (self.n * share),
+        )
+
+    @property
+    def covariance(self) -> Array:
+        """Unbiased covariance; NaN below two rows."""
+        if self.n < 2:
+            return np.full_like(self.products, np.nan)
+        return self.products / (self.n - 1)
+
+
+class Rows:
+    """Columns kept for every row that was observed, ordered by sample number on the way out."""
+
+    def __init__(self, index: Tensor | Array, **columns: Tensor | Array) -> None:
+        self._parts: list[tuple[Array, dict[str, Array]]] = [
+            (to_numpy(index), {name: to_numpy(column) for name, column in columns.items()})
+        ]
+
+    def __add__(self, other: Self) -> Self:
+        # Lists are shared and only ever copied, so a long pass stays linear in its rows.
+        merged = object.__new__(type(self))
+        merged._parts = self._parts + other._parts
+        return merged
+
+    def __len__(self) -> int:
+        return sum(len(index) for index, _ in self._parts)
+
+    @property
+    def index(self) -> Array:
+        """Sample numbers, ascending: int64 [n]."""
+        index = np.concatenate([part for part, _ in self._parts])
+        return np.sort(index, kind="stable")
+
+    def column(self, name: str) -> Array:
+        """One column in ascending sample number: [n, ...]."""
+        index = np.concatenate([part for part, _ in self._parts])
+        values = np.concatenate([columns[name] for _, columns in self._parts])
+        return values[np.argsort(index, kind="stable")]
+
+    def frame(self, *names: str) -> pd.DataFrame:
+        """The one-dimensional columns `names` (all of them by default), indexed by sample."""
+        names = names or tuple(self._parts[0][1])
+        return pd.DataFrame(
+            {name: self.column(name) for name in names}, index=pd.Index(self.index, name="sample")
+        )
+
+
+GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """A state kept apart in `GROUPS` keyed groups, for the delete-a-group jackknife.
+
+    Samples are dealt into groups by their hash, so the groups do not depend on the cut.
+    """
+
+    parts: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, index: Tensor, make: Callable[[Tensor], State]) -> Self:
+        """Deal rows into groups; `make` builds the state of the row positions that it is given.
+
+        Parameters
+        ----------
+        index : Tensor, int64 [B]
+        make : callable
+            From int64 row positions [b] to a state; called once a non-empty group.
+        """
+        group = hash_index(0, "jackknife", index.cpu()) % GROUPS
+        parts: list[State | None] = []
+        for g in range(GROUPS):
+            positions = torch.nonzero(group == g)[:, 0].to(index.device)
+            parts.append(make(positions) if len(positions) else None)
+        return cls(tuple(parts))
+
+    def __add__(self, other: Self) -> Self:
+        pairs = zip(self.parts, other.parts, strict=True)
+        return type(self)(tuple(_plus(a, b) for a, b in pairs))
+
+    @property
+    def whole(self) -> Any:
+        """The state of all groups together."""
+        return merged([part for part in self.parts if part is not None])
+
+    def jackknife(self, value: Callable[[Any], Array]) -> tuple[Array, Array]:
+        """Value and standard error of a smooth function of the state.
+
+        Delete-a-group jackknife with unequal groups treated as equal (Shao & Tu 1995, 5.2);
+        NaN where fewer than two groups hold rows.
+        """
+        present = [part for part in self.parts if part is not None]
+        centre = np.asarray(value(merged(present)), dtype=np.float64)
+        if len(present) < 2:
+            return centre, np.full_like(centre, np.nan)
+        g = len(present)
+        left_out = np.stack(
+            [np.asarray(value(merged(present[:i] + present[i + 1 :]))) for i in range(g)]
+        )
+        spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
+        return centre, np.sqrt(spread * (g - 1) / g)
+
+
+def _plus(a: Any, b: Any) -> Any:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def merged(states: Sequence[AnyState]) -> AnyState:
+    """The sum of states.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    if not states:
+        raise ValueError("got no state to merge, expected at least one")
+    total = states[0]
+    for state in states[1:]:
+        total = total + state
+    return total
+
+
+REPLICATES = 256
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Weighted first and second moments under `REPLICATES` resamplings, kept while streaming.
+
+    Double-or-nothing weights: each replicate takes a sample twice or not at all with probability
+    1/2, mean 1 and variance 1 as a Poisson bootstrap has (Owen & Eckles 2012, "Bootstrapping data
+    arrays of arbitrary order"); a weight is one bit of the sample's own hash.
+    """
+
+    weight: Array  # [R]
+    first: Array  # [R, C]
+    second: Array  # [R, C]
+    centre: Array  # [C], subtracted before squaring: any fixed value near the data
+
+    @classmethod
+    def of(cls, values: Tensor, index: Tensor, centre: Tensor) -> Self:
+        """Replicate sums of rows [B, C] about `centre` [C]."""
+        words = Noise(0, "bootstrap", index).bits(REPLICATES // 64)
+        shifts = torch.arange(64, device=words.device)
+        bits = ((words[:, :, None] >> shifts) & 1).reshape(len(index), REPLICATES)
+        weights = bits.to(torch.float64).T * 2.0
+        shifted = values - centre
+        sums = weights @ torch.cat([shifted, shifted**2], dim=1)
+        width = values.shape[1]
+        return cls(
+            to_numpy(weights.sum(dim=1)),
+            to_numpy(sums[:, :width]),
+            to_numpy(sums[:, width:]),
+            to_numpy(centre),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.weight + other.weight,
+            self.first + other.first,
+            self.second + other.second,
+            self.centre,
+        )
+
+    @property
+    def variance(self) -> Array:
+        """Variance of each column in each replicate: [R, C]."""
+        weight = np.maximum(self.weight, 2.0)[:, None]
+        return np.maximum(self.second - self.first**2 / weight, 0.0) / (weight - 1.0)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Moments of two columns met together, for each of C pairs."""
+
+    n: Array  # [C]
+    mean_a: Array
+    mean_b: Array
+    aa: Array  # centred sums of squares and of products
+    bb: Array
+    ab: Array
+
+    @classmethod
+    def of(cls, a: Tensor | Array, b: Tensor | Array) -> Self:
+        """Moments of a [B, C] against b [B, C]; pairs that are not finite are left out."""
+        first, second = _matrix(a), _matrix(b)
+        finite = np.isfinite(first) & np.isfinite(second)
+        n = finite.sum(axis=0)
+        count = np.maximum(n, 1)
+        mean_a = np.where(finite, first, 0.0).sum(axis=0) / count
+        mean_b = np.where(finite, second, 0.0).sum(axis=0) / count
+        da = np.where(finite, first - mean_a, 0.0)
+        db = np.where(finite, second - mean_b, 0.0)
+        return cls(
+            n, mean_a, mean_b, (da * da).sum(axis=0), (db * db).sum(axis=0), (da * db).sum(axis=0)
+        )
+
+    def __add__(self, other: Self) -> Self:
+        n = self.n + other.n
+        share = other.n / np.maximum(n, 1)
+        delta_a, delta_b = other.mean_a - self.mean_a, other.mean_b - self.mean_b
+        weight = self.n * share
+        return type(self)(
+            n,
+            self.mean_a + delta_a * share,
+            self.mean_b + delta_b * share,
+            self.aa + other.aa + delta_a**2 * weight,
+            self.bb + other.bb + delta_b**2 * weight,
+            self.ab + other.ab + delta_a * delta_b * weight,
+        )
+
+    @property
+    def residual(self) -> Array:
+        """Mean of (b - a)^2 per column."""
+        spread = np.maximum(self.aa + self.bb - 2 * self.ab, 0.0) / np.maximum(self.n, 1)
+        return np.where(self.n > 0, spread + (self.mean_a - self.mean_b) ** 2, np.nan)
+
+    @property
+    def r2(self) -> Array:
+        """1 - E(b - a)^2 / Var(a): how well b gives a back; NaN where a does not vary."""
+        variance = self.aa / np.maximum(self.n, 1)
+        return 1.0 - self.residual / np.where(variance > 0, variance, np.nan)
+
+    @property
+    def correlation2(self) -> Array:
+        """Squared correlation; 0 where b does not vary, NaN where a does not."""
+        scale = np.where(self.bb > 0, self.aa * self.bb, 1.0)
+        value = np.where(self.bb > 0, self.ab**2 / np.where(scale > 0, scale, 1.0), 0.0)
+        return np.where(self.aa > 0, np.minimum(value, 1.0), np.nan)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A fact that every part of the stream agrees on: a unit, a threshold read off the model."""
+
+    value: Any
+
+    def __add__(self, other: Self) -> Self:
+        if self.value != other.value:
+            raise ValueError(f"parts of one stream disagree: {self.value!r} and {other.value!r}")
+        return self
+
+
+class Top:
+    """The `limit` rows of highest score with what belongs to them; ties go by sample number."""
+
+    def __init__(
+        self, limit: int, score: Tensor | Array, index: Tensor | Array, **columns: Tensor | Array
+    ) -> None:
+        self.limit = limit
+        order = self._order(to_numpy(score), to_numpy(index), limit)
+        # Only the survivors leave the device: a batch of images is large, its top rows are few.
+        self.score, self.index = to_numpy(score)[order], to_numpy(index)[order]
+        self.columns = {name: to_numpy(column[order]) for name, column in columns.items()}
+
+    @staticmethod
+    def _order(score: Array, index: Array, limit: int) -> Array:
+        usable = np.flatnonzero(np.isfinite(score))
+        order: Array = usable[np.lexsort((index[usable], -score[usable]))][:limit]
+        return order
+
+    def __add__(self, other: Self) -> Self:
+        both = object.__new__(type(self))
+        both.limit = self.limit
+        score = np.concatenate([self.score, other.score])
+        index = np.concatenate([self.index, other.index])
+        order = self._order(score, index, self.limit)
+        both.score, both.index = score[order], index[order]
+        both.columns = {
+            name: np.concatenate([self.columns[name], other.columns[name]])[order]
+            for name in self.columns
+        }
+        return both
