@@ -9,8 +9,10 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     errors <- number <- findings <- results
     noise <- kernels <- posteriors <- likelihoods
     noise, samples <- streaming
+    number, streaming <- intervals
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
-        <- probe (and results) <- probes <- readings <- engine <- rendering <- cli
+        <- probe (and results, intervals) <- probes <- readings <- engine <- cli
+    results <- comparison <- rendering <- cli: a report reads only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other
 
 Importing this module imports no framework; each public name below arrives on first use.

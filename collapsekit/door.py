@@ -90,7 +90,7 @@ class Door:
     latent_shape: tuple[int, ...] = ()
     passes: Counter[str] = field(default_factory=Counter)
     _code: Callable[[Tensor], Any] = field(default=lambda z: z)
-    _prior: DiagonalGaussian | None = None
+    prior_row: DiagonalGaussian | None = None
 
     def __post_init__(self) -> None:
         if self.parameterisation not in PARAMETERISATIONS:
@@ -200,10 +200,10 @@ class Door:
         InputError
             The declared prior does not have the code's dimensions.
         """
-        if self._prior is None:
-            self._prior = _as_prior(self.prior, posterior.dims)
+        if self.prior_row is None:
+            self.prior_row = _as_prior(self.prior, posterior.dims)
         device = posterior.mean.device
-        return DiagonalGaussian(self._prior.mean.to(device), self._prior.scale.to(device))
+        return DiagonalGaussian(self.prior_row.mean.to(device), self.prior_row.scale.to(device))
 
     # -- decoder -----------------------------------------------------------------------------
 
@@ -287,11 +287,12 @@ class Door:
 
     def mean(self, output: Any) -> Tensor:
         """A decoder output in data space."""
+        mean: Tensor = output
         if isinstance(output, torch.distributions.Distribution):
-            return output.mean
-        if self.likelihood is not None:
-            return self.likelihood.mean(output)
-        return output  # type: ignore[no-any-return]
+            mean = torch.as_tensor(output.mean)
+        elif self.likelihood is not None:
+            mean = self.likelihood.mean(output)
+        return mean
 
     def as_input(self, output: Any, context: Any = None) -> Inputs:
         """A decoder output as something that the encoder takes."""

@@ -38,11 +38,11 @@ class InputError(CollapsekitError, ValueError):
 
 
 class ModelError(CollapsekitError, RuntimeError):
-    """The model returned something that cannot be a posterior, a latent code or a reconstruction."""
+    """The model returned something that cannot be a posterior, a code or a reconstruction."""
 
 
 class Unavailable(CollapsekitError):
-    """The adapter does not offer what a probe asked for; the probe is skipped, the audit goes on."""
+    """The adapter does not offer what a probe asked for; that probe is skipped, no other."""
 
 
 class FileError(CollapsekitError, OSError):

@@ -17,7 +17,7 @@ class Number:
     value : float
         NaN where it could not be measured; a finding then says why.
     low, high : float
-        Ends of the interval named in `note` (95 % unless it says otherwise); NaN where there is none.
+        Ends of the interval named in `note` (95 % unless it says otherwise); NaN without one.
     unit : str
         ``"nats"``, ``"dimensions"``, ``"share"``, ``"squared error"`` or ``"1"`` for a pure ratio.
     n : int

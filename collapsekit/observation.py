@@ -15,7 +15,6 @@ from torch import Tensor
 
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
-from collapsekit.kernels.mixture import log_mixture_others
 from collapsekit.noise import Noise
 from collapsekit.population import KeyedSubset, Population
 from collapsekit.posteriors import DiagonalGaussian
@@ -182,9 +181,9 @@ class Observation:
 
     @cached_property
     def log_others(self) -> Tensor:
-        """ln of the sum over all other columns j of q_j(z_i), nats: float64 [B]. THE kernel pass."""
-        own = torch.as_tensor(self.rows, device=self.z.device)
-        return log_mixture_others(self.population.columns, self.z, own)
+        """ln of the sum over all other columns j of q_j(z_i), nats: float64 [B]. The kernel."""
+        start, stop = int(self.rows[0]), int(self.rows[-1]) + 1
+        return self.population.log_others(start, stop, self.seed)
 
     # -- outputs -----------------------------------------------------------------------------
 

@@ -17,11 +17,13 @@ from torch import Tensor
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.kernels.marginals import log_marginals
-from collapsekit.kernels.mixture import MixtureColumns, prepare
+from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
 from collapsekit.noise import Noise, hash_index
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.samples import Inputs, concatenate, take_rows
 from collapsekit.streaming import Array, to_numpy
+
+TILE = 512
 
 
 class KeyedSubset:
@@ -57,8 +59,9 @@ class KeyedSubset:
         index = np.concatenate([part[1] for part in self._parts])
         order = np.lexsort((index, keys))[: self.limit]  # ties go by index: still exact
         rows = torch.from_numpy(order)
-        stored = [part[4] for part in self._parts]
-        x = None if any(s is None for s in stored) else take_rows(concatenate(stored), order)
+        stored = [part[4] for part in self._parts if part[4] is not None]
+        whole = len(stored) == len(self._parts)
+        x = take_rows(concatenate(stored), order) if whole else None
         return (
             keys[order],
             index[order],
@@ -121,6 +124,7 @@ class Population:
         self.door, self.index, self.posterior, self.total = door, index, posterior, total
         self._read = read
         self._heads: dict[int, Population] = {}
+        self._others: dict[tuple[int, int], Tensor] = {}
         self._marginals: dict[tuple[int, int], Tensor] = {}
 
     @property
@@ -164,6 +168,28 @@ class Population:
         """The posteriors prepared for the mixture kernel."""
         return prepare(self.posterior.mean, self.posterior.scale)
 
+    def draw(self, rows: slice, seed: int) -> tuple[Tensor, Tensor]:
+        """The rows' own codes [B, D] and their log-densities [B]."""
+        index = torch.as_tensor(self.index[rows], device=self.posterior.mean.device)
+        return self.posterior.take(rows).draw(Noise(seed, "posterior", index))
+
+    def log_others(self, start: int, stop: int, seed: int) -> Tensor:
+        """ln of the sum over all other columns j of q_j(z_i) at rows' own codes, nats [B].
+
+        Computed in tiles that begin at multiples of `TILE` whatever rows are asked for, and kept: a
+        matrix product rounds differently when its rows are cut differently, and a single-precision
+        one would make the result depend on the cut in the eighth digit.
+        """
+        first, last = start // TILE * TILE, -(-stop // TILE) * TILE
+        for begin in range(first, last, TILE):
+            if (begin, seed) not in self._others:
+                rows = slice(begin, min(begin + TILE, self.size))
+                z, _ = self.draw(rows, seed)
+                own = torch.arange(rows.start, rows.stop, device=z.device)
+                self._others[begin, seed] = log_mixture_others(self.columns, z, own)
+        tiles = torch.cat([self._others[begin, seed] for begin in range(first, last, TILE)])
+        return tiles[start - first : stop - first]
+
     def log_marginals(self, rows: int, seed: int) -> Tensor:
         """ln of the aggregate's marginal density at the first `rows` rows' own codes, nats.
 
@@ -172,9 +198,7 @@ class Population:
         """
         rows = min(rows, self.size)
         if (rows, seed) not in self._marginals:
-            at = self.posterior.mean.device
-            index = torch.as_tensor(self.index[:rows], device=at)
-            z, _ = self.posterior.take(slice(rows)).draw(Noise(seed, "posterior", index))
+            z, _ = self.draw(slice(rows), seed)
             self._marginals[rows, seed] = log_marginals(
                 self.posterior.mean, self.posterior.scale, z
             )
@@ -235,4 +259,3 @@ class Population:
             mean_kl += self.posterior.take(slice(start, start + 1024)).kl(prior).sum(dim=0)
         order = to_numpy(mean_kl.argsort(stable=True))
         return np.sort(np.concatenate([order[:32], order[-32:]]))
-

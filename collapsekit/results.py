@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,7 @@ import pandas as pd
 from collapsekit.errors import CollapseError, FileError, InputError
 from collapsekit.findings import Evidence, Finding, Severity, Verdict
 from collapsekit.number import Number
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collapsekit.tables import as_number, summary_table
 
 SCHEMA = "collapsekit-audit/1"
 
@@ -62,38 +60,6 @@ class Result:
     findings: tuple[Finding, ...] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-def summary_table(numbers: Iterable[Number]) -> pd.DataFrame:
-    """Headlines as a table: index name; columns value, low, high, unit, n, note."""
-    rows = [asdict(number) for number in numbers]
-    columns = ["name", "value", "low", "high", "unit", "n", "note"]
-    return pd.DataFrame(rows, columns=columns).set_index("name")
-
-
-def joined(frames: Iterable[pd.DataFrame | None], index: pd.Index) -> pd.DataFrame:
-    """Put columns side by side on `index`; where cells are missing the column turns nullable.
-
-    A complete column keeps its NumPy dtype; one with unevaluated cells gets pandas' nullable dtype
-    so that its gaps print as ``<NA>`` and never as a number.
-    """
-    columns: dict[str, pd.Series] = {}
-    for frame in frames:
-        if frame is None:
-            continue
-        for name in frame.columns:
-            column = frame[name]
-            if len(column) != len(index) or not column.index.equals(index):
-                column = _nullable(column).reindex(index)
-            elif column.dtype.kind == "f" and bool(column.isna().any()):
-                column = _nullable(column)
-            columns[str(name)] = column
-    return pd.DataFrame(columns, index=index)
-
-
-def _nullable(column: pd.Series) -> pd.Series:
-    kinds = {"f": "Float64", "i": "Int64", "b": "boolean"}
-    return column.astype(kinds[column.dtype.kind]) if column.dtype.kind in kinds else column
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +113,12 @@ class Audit:
             raise InputError(
                 f"no headline called {name!r}",
                 got=name,
-                expected=", ".join(map(str, self.summary.index)) or "a headline; this audit has none",
+                expected=", ".join(map(str, self.summary.index))
+                or "a headline; this audit has none",
                 remedy=self.skipped.get(name, "see audit.summary and audit.skipped"),
             )
         row = self.summary.loc[name]
-        value, low, high = (float(row[key]) for key in ("value", "low", "high"))
-        return Number(name, value, low, high, str(row["unit"]), int(row["n"]), str(row["note"]))
+        return as_number({"name": name, **{str(key): row[key] for key in self.summary.columns}})
 
     def worst(self) -> Severity:
         """The highest severity among the findings."""
@@ -274,10 +240,7 @@ def load(path: str | os.PathLike[str]) -> Audit:
                     arrays[rest.removesuffix(".npy")] = np.load(
                         io.BytesIO(_read(archive, entry)), allow_pickle=False
                     )
-            numbers = [
-                Number(**{k: (math.nan if v is None else v) for k, v in row.items()})
-                for row in head["summary"]
-            ]
+            numbers = [as_number(row) for row in head["summary"]]
             return Audit(
                 verdict=_verdict(head["verdict"]),
                 findings=tuple(_finding(f) for f in head["findings"]),
@@ -363,7 +326,7 @@ def _verdict(data: dict[str, Any]) -> Verdict:
 def _finding(data: dict[str, Any]) -> Finding:
     evidence = tuple(
         Evidence(
-            Number(**{k: (math.nan if v is None else v) for k, v in e["number"].items()}),
+            as_number(e["number"]),
             e["threshold"],
             e["relation"],
         )

@@ -12,7 +12,6 @@ from collapsekit.errors import FileError, InputError, ModelError, Unavailable
 from collapsekit.samples import Samples, as_samples
 
 
-
 class PosteriorsFile:
     """Reads what the file holds for each batch; its samples are the posteriors themselves."""
 

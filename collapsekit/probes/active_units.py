@@ -18,14 +18,14 @@ from collapsekit.streaming import Array, Bootstrap, Moments
 ACTIVE = Code(
     id="CK201",
     title="Active units",
-    meaning="A latent dimension is active when its posterior mean varies over the data by more than "
-    "a threshold, in units of the prior's variance. The threshold is a convention: rescaling a "
-    "latent moves its variance, and a dimension may carry information by its width alone. So the "
-    "whole curve is shown, and the count alone never decides a verdict.",
-    formula="A_j = Var_i(mu_ij) / prior variance (unbiased); active where A_j > 0.01. The interval "
-    "is a bootstrap over samples.",
-    remedy="Lower beta, warm it up, or add the latent reconstruction loss; then read the writes and "
-    "reads table before pruning anything.",
+    meaning="A latent dimension is active when its posterior mean varies over the data by more "
+    "than a threshold, in units of the prior's variance. The threshold is a convention: "
+    "rescaling a latent moves its variance, and a dimension may carry information by its width "
+    "alone. So the whole curve is shown, and the count alone never decides a verdict.",
+    formula="A_j = Var_i(mu_ij) / prior variance (unbiased); active where A_j > 0.01. The "
+    "interval is a bootstrap over samples.",
+    remedy="Lower beta, warm it up, or add the latent reconstruction loss; then read the writes "
+    "and reads table before pruning anything.",
     source="Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519, section 5",
 )
 
@@ -97,9 +97,7 @@ class ActiveUnits:
         )
 
 
-def _count(
-    name: str, variance: Array, replicates: Array, threshold: float, n: int
-) -> Number:
+def _count(name: str, variance: Array, replicates: Array, threshold: float, n: int) -> Number:
     note = f"95 % interval, bootstrap over samples; threshold {threshold:g} prior variances"
     if not np.isfinite(variance).all():
         return Number(name, np.nan, np.nan, np.nan, "dimensions", n, note)

@@ -26,12 +26,12 @@ COLLISION = Code(
     id="CK501",
     title="Encoder collisions",
     meaning="Two inputs collide when their posteriors overlap so much that a code drawn from one "
-    "could as well have come from the other, although the inputs differ by more than neighbouring "
-    "inputs usually do. Broad posteriors make many samples collide even in a model that works, so "
-    "read the share beside the information.",
-    formula="Bhattacharyya coefficient of the posteriors at least 0.5, and Euclidean distance of the "
-    "inputs above the median distance to the nearest other input. Candidates: nearest means in "
-    "posterior widths. The share depends on how many samples were compared (n).",
+    "could as well have come from the other, although the inputs differ by more than "
+    "neighbouring inputs usually do. Broad posteriors make many samples collide even in a model "
+    "that works, so read the share beside the information.",
+    formula="Bhattacharyya coefficient of the posteriors at least 0.5, and Euclidean distance of "
+    "the inputs above the median distance to the nearest other input. Candidates: nearest means "
+    "in posterior widths. The share depends on how many samples were compared (n).",
     remedy="Look at the pairs: if they matter, the code is too coarse; lower beta or enlarge it.",
     source="collapsekit; Bhattacharyya 1943 for the coefficient",
 )
@@ -65,9 +65,7 @@ class Collisions:
         apart = np.where(overlap >= self.overlap, distance, -np.inf)
         best = apart.argmax(axis=1)
         at = np.arange(len(rows))
-        both = torch.stack(
-            [targets[rows], targets[torch.as_tensor(near[at, best])]], dim=1
-        )
+        both = torch.stack([targets[rows], targets[torch.as_tensor(near[at, best])]], dim=1)
         shape = tuple(obs.door.target(obs.x).shape[1:])
         return {
             "rows": Rows(
@@ -106,7 +104,7 @@ class Collisions:
         spacing = rows.column("nearest")
         typical = float(np.nanmedian(spacing)) if np.isfinite(spacing).any() else math.nan
         far = rows.column("distance") > typical
-        collides = ((rows.column("overlap") >= self.overlap) & far).any(axis=1)
+        collides: Array = np.any((rows.column("overlap") >= self.overlap) & far, axis=1)
         n = len(collides)
         share = share_number(
             "collision_fraction",
@@ -133,7 +131,8 @@ class Collisions:
         )
 
     def _pairs(self, pairs: Top, typical: float) -> tuple[pd.DataFrame, Array]:
-        keep, seen = [], set()
+        keep: list[int] = []
+        seen: set[frozenset[int]] = set()
         for at, (a, b) in enumerate(zip(pairs.index, pairs.columns["partner"], strict=True)):
             pair = frozenset((int(a), int(b)))
             if pairs.score[at] > typical and pair not in seen and len(keep) < self.shown:

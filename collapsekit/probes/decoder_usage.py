@@ -22,12 +22,12 @@ from collapsekit.streaming import Array, Comoments, Constant
 USAGE = Code(
     id="CK505",
     title="Dimensions the decoder reads",
-    meaning="Redraw one latent dimension from the prior and see how far the output moves, against "
-    "how far it moves when the whole code is redrawn. Zero means that the decoder does not read "
-    "that dimension, whatever the encoder writes there.",
-    formula="decoder_usage[j] = E|D(z) - D(z with z_j redrawn)|^2 / E|D(z) - D(z')|^2: the total-"
-    "effect Sobol index; 0 for every j where the output does not move at all. Read: at least 1 % "
-    "of the largest.",
+    meaning="Redraw one latent dimension from the prior and see how far the output moves, "
+    "against how far it moves when the whole code is redrawn. Zero means that the decoder does "
+    "not read that dimension, whatever the encoder writes there.",
+    formula="decoder_usage[j] = E|D(z) - D(z with z_j redrawn)|^2 / E|D(z) - D(z')|^2: the "
+    "total-effect Sobol index; 0 for every j where the output does not move at all. Read: at "
+    "least 1 % of the largest.",
     remedy="Dimensions that are written and not read waste rate; see the writes and reads table.",
     source="Jansen 1999; Saltelli et al. 2010 (total effect)",
 )
@@ -47,13 +47,11 @@ class DecoderUsage:
     def observe(self, obs: Observation) -> States:
         """How far each redraw moves the output."""
         z, focus = obs.z, obs.population.focus
-        other, _ = obs.prior.take(
-            torch.zeros(len(obs), dtype=torch.int64, device=z.device)
-        ).draw(obs.noise("redraw"))
+        other, _ = obs.prior.take(torch.zeros(len(obs), dtype=torch.int64, device=z.device)).draw(
+            obs.noise("redraw")
+        )
         base = obs.reconstruction
-        moved = [
-            _move(base, obs.door.mean(obs.decode(_replaced(z, other, int(j))))) for j in focus
-        ]
+        moved = [_move(base, obs.door.mean(obs.decode(_replaced(z, other, int(j))))) for j in focus]
         moved.append(_move(base, obs.door.mean(obs.decode(other))))
         return {
             "moved": Comoments.of(torch.stack(moved, dim=1)),

@@ -31,8 +31,8 @@ PASSIVE = Code(
 LOCAL_DIMENSIONS = Code(
     id="CK103",
     title="Dimensions used for some samples only",
-    meaning="A mixed dimension is locally collapsed when the posterior keeps the prior's width on "
-    "part of the data and is narrow on another part. A mixed dimension of one common width is "
+    meaning="A mixed dimension is locally collapsed when the posterior keeps the prior's width "
+    "on part of the data and is narrow on another part. A mixed dimension of one common width is "
     "merely weak.",
     formula="mixed, and the shares of samples with sigma^2 > 0.9 and with sigma^2 < 0.5 of the "
     "prior's are both at least delta.",
@@ -116,8 +116,10 @@ class DimensionState:
             )
         else:
             severity, verdict = Severity.OK, "healthy"
-            message = f"no dimension {of[3:]} is passive." if len(passive) == 1 else (
-                f"none {of} is passive."
+            message = (
+                f"no dimension {of[3:]} is passive."
+                if len(passive) == 1
+                else (f"none {of} is passive.")
             )
         return PASSIVE.finding(
             severity,

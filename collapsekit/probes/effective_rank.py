@@ -19,10 +19,10 @@ from collapsekit.streaming import Array, Comoments, Constant, Grouped
 RANK = Code(
     id="CK202",
     title="Effective rank",
-    meaning="Two dimensions that always move together are counted twice among the active units. The "
-    "participation ratio of the covariance of the posterior means counts independent axes instead. "
-    "It is 0 where the means do not move at all, which is no collapse yet: a code may live in the "
-    "widths.",
+    meaning="Two dimensions that always move together are counted twice among the active units. "
+    "The participation ratio of the covariance of the posterior means counts independent axes "
+    "instead. It is 0 where the means do not move at all, which is no collapse yet: a code may "
+    "live in the widths.",
     formula="(tr C)^2 / tr(C^2), C = Cov_i(mu_i) in units of the prior; 0 where C = 0. The "
     "interval is a delete-a-group jackknife over samples.",
     remedy="Redundant axes can be merged; see the total correlation for how much they share.",
@@ -69,7 +69,8 @@ class EffectiveRank:
             return Result(numbers=(number,))
         finding = RANK.finding(
             Severity.OK,
-            f"the posterior means span {number.digits()} independent axes of {state['dims'].value}.",
+            f"the posterior means span {number.digits()} independent axes of "
+            f"{state['dims'].value}.",
             evidence=[Evidence(number)],
         )
         return Result(numbers=(number,), findings=(finding,))

@@ -23,13 +23,13 @@ MISMATCH = Code(
     id="CK403",
     title="Aggregated posterior against prior",
     meaning="Generation draws codes from the prior; the decoder learnt from codes drawn from the "
-    "posteriors of the data, whose average is the aggregated posterior. Where the two differ, prior "
-    "samples land where the decoder never was. It is the opposite trouble of collapse, and can "
-    "stand beside any verdict.",
-    formula="dimensionwise_kl = sum_j KL(q^_j || p_j) in nats, q^_j the average of all posteriors "
-    "in dimension j.",
-    remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the prior, "
-    "or raise beta.",
+    "posteriors of the data, whose average is the aggregated posterior. Where the two differ, "
+    "prior samples land where the decoder never was. It is the opposite trouble of collapse, and "
+    "can stand beside any verdict.",
+    formula="dimensionwise_kl = sum_j KL(q^_j || p_j) in nats, q^_j the average of all "
+    "posteriors in dimension j.",
+    remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the "
+    "prior, or raise beta.",
     source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",
 )
 
@@ -122,7 +122,8 @@ class InformationBudget:
         )
         finding = MISMATCH.finding(
             severity,
-            message + ("." if severity is Severity.OK else ": prior samples leave the data's codes."),
+            message
+            + ("." if severity is Severity.OK else ": prior samples leave the data's codes."),
             evidence=[Evidence(mismatched, bar, "<")],
             dimensions=worst if severity is Severity.WARN else (),
         )

@@ -18,14 +18,14 @@ from collapsekit.streaming import Array, Moments, Rows, to_numpy
 RATE = Code(
     id="CK101",
     title="Rate",
-    meaning="The rate is how many nats the encoder spends, on average, to say which sample it saw: "
-    "the KL divergence of the posterior from the prior, summed over dimensions. Near zero every "
-    "posterior equals the prior and the code can carry nothing. A large rate alone does not prove "
-    "that information flows: a constant posterior away from the prior has one too.",
-    formula="R = mean_i sum_j KL(q(z_j | x_i) || p(z_j)) in nats; summed over dimensions, averaged "
-    "over samples.",
-    remedy="Lower beta or warm it up, or add the latent reconstruction loss; make sure first that "
-    "the KL weight is the one you meant.",
+    meaning="The rate is how many nats the encoder spends, on average, to say which sample it "
+    "saw: the KL divergence of the posterior from the prior, summed over dimensions. Near zero "
+    "every posterior equals the prior and the code can carry nothing. A large rate alone does "
+    "not prove that information flows: a constant posterior away from the prior has one too.",
+    formula="R = mean_i sum_j KL(q(z_j | x_i) || p(z_j)) in nats; summed over dimensions, "
+    "averaged over samples.",
+    remedy="Lower beta or warm it up, or add the latent reconstruction loss; make sure first "
+    "that the KL weight is the one you meant.",
     source="Alemi et al. 2018, Fixing a Broken ELBO, arXiv 1711.00464",
 )
 

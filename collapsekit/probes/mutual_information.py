@@ -22,22 +22,23 @@ INFORMATION = Code(
     id="CK401",
     title="Mutual information",
     meaning="How many nats about the input are in its code, once what all codes share is taken "
-    "away. A constant posterior far from the prior has a large KL and no information; this is the "
-    "number that notices. It is reported as a bracket: a lower bound that cannot exceed the "
+    "away. A constant posterior far from the prior has a large KL and no information; this is "
+    "the number that notices. It is reported as a bracket: a lower bound that cannot exceed the "
     "logarithm of the number of samples, and an upper bound.",
-    formula="lower L = mean_i [ln q_i(z_i) - ln (1/N) sum_j q_j(z_i)], z_i ~ q_i; upper U the same "
-    "with the own term left out and N - 1; reported [max(0, L), min(U, R)] widened by two standard "
-    "errors on each side.",
-    remedy="With no information in the code, weaken the decoder or lower beta; if the KL is large "
-    "all the same, the encoder ignores its input.",
+    formula="lower L = mean_i [ln q_i(z_i) - ln (1/N) sum_j q_j(z_i)], z_i ~ q_i; upper U the "
+    "same with the own term left out and N - 1; reported [max(0, L), min(U, R)] widened by two "
+    "standard errors on each side.",
+    remedy="With no information in the code, weaken the decoder or lower beta; if the KL is "
+    "large all the same, the encoder ignores its input.",
     source="Hoffman & Johnson 2016; Poole et al. 2019, arXiv 1905.06922, equations 2 and 12",
 )
 SATURATED = Code(
     id="CK402",
     title="Information saturated",
-    meaning="N samples can tell at most ln N nats apart. When the lower bound comes close to that "
-    "ceiling it says only that the samples are nearly all distinguishable; the information may be "
-    "far larger. How the rate splits into information and overlap is then not identified either.",
+    meaning="N samples can tell at most ln N nats apart. When the lower bound comes close to "
+    "that ceiling it says only that the samples are nearly all distinguishable; the information "
+    "may be far larger. How the rate splits into information and overlap is then not identified "
+    "either.",
     formula="L > 0.9 ln N",
     remedy="Quote the bracket, not the value; audit more samples to raise the ceiling.",
     source="McAllester & Stratos 2020; Poole et al. 2019",
@@ -82,7 +83,7 @@ class MutualInformation:
             # Left-out densities may underflow to nothing: then U is no bound, and says inf.
             "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
             "reidentification": Moments.of(torch.exp(own - everyone)),
-            "columns": Constant((k, obs.population.total, checked.dtype, checked.bound)),
+            "columns": Constant((k, obs.population.total, checked.dtype)),
             "deviation": Rows(
                 obs.index[:1], deviation=np.array([checked.max_deviation if first.any() else 0.0])
             ),
@@ -90,7 +91,7 @@ class MutualInformation:
 
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
-        k, total, dtype, bound = state["columns"].value
+        k, total, dtype = state["columns"].value
         moments: Moments = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
@@ -221,9 +222,7 @@ def mutual_information(mean: Any, scale: Any, *, prior: Any = None, seed: int = 
     return measure(MutualInformation(limit=None), obs).numbers[0]
 
 
-def pointwise_information(
-    mean: Any, scale: Any, *, seed: int = 0
-) -> np.ndarray:
+def pointwise_information(mean: Any, scale: Any, *, seed: int = 0) -> np.ndarray:
     """ln q_i(z_i) - ln q^(z_i) of one draw a sample: nats, float64 [N]; mean = information."""
     return _column("pointwise_information", mean, scale, seed)
 

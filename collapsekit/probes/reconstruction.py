@@ -17,11 +17,11 @@ from collapsekit.streaming import Constant, Moments, Rows
 RECONSTRUCTION = Code(
     id="CK303",
     title="Reconstruction error",
-    meaning="How badly the decoder gives back a sample from one code drawn from its posterior. With "
-    "a likelihood it is in nats and makes, with the KL, the evidence lower bound; without one it is "
-    "a sum of squared differences and compares only with itself.",
-    formula="reconstruction_error[i] = -ln p(x_i | z_i), z_i ~ q_i, summed over the observed values; "
-    "else |x_i - D(z_i)|^2. elbo = -(reconstruction error + KL), mean over samples.",
+    meaning="How badly the decoder gives back a sample from one code drawn from its posterior. "
+    "With a likelihood it is in nats and makes, with the KL, the evidence lower bound; without "
+    "one it is a sum of squared differences and compares only with itself.",
+    formula="reconstruction_error[i] = -ln p(x_i | z_i), z_i ~ q_i, summed over the observed "
+    "values; else |x_i - D(z_i)|^2. elbo = -(reconstruction error + KL), mean over samples.",
     remedy="Declare the likelihood that the model was trained with.",
     source="Kingma & Welling 2014, arXiv 1312.6114, equation 3",
 )
@@ -58,6 +58,4 @@ class Reconstruction:
             f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
             evidence=[Evidence(error)],
         )
-        return Result(
-            numbers=tuple(numbers), samples=state["rows"].frame(), findings=(finding,)
-        )
+        return Result(numbers=tuple(numbers), samples=state["rows"].frame(), findings=(finding,))

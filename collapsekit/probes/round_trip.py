@@ -22,34 +22,35 @@ from collapsekit.streaming import Array, Grouped, Paired
 ROUND_TRIP = Code(
     id="CK502",
     title="Codes that survive the round trip",
-    meaning="If encoding undoes decoding, the decoder is injective: different codes give different "
-    "outputs, and a code is identifiable from what it generates. Dimensions that do not come back "
-    "are ignored, drowned or folded by the decoder.",
+    meaning="If encoding undoes decoding, the decoder is injective: different codes give "
+    "different outputs, and a code is identifiable from what it generates. Dimensions that do "
+    "not come back are ignored, drowned or folded by the decoder.",
     formula="round_trip_r2[j] = 1 - E(z^_j - z_j)^2 / Var(z_j), z^ = E(D(z)), z drawn from the "
-    "posteriors (or from the prior: round_trip_r2_prior); headline: mean over dimensions, clipped "
-    "at 0. Interval: delete-a-group jackknife.",
-    remedy="The latent reconstruction loss trains exactly this; check that the robust value rises "
-    "with the clean one.",
+    "posteriors (or from the prior: round_trip_r2_prior); headline: mean over dimensions, "
+    "clipped at 0. Interval: delete-a-group jackknife.",
+    remedy="The latent reconstruction loss trains exactly this; check that the robust value "
+    "rises with the clean one.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; Wang, Blei, Cunningham 2021, arXiv 2301.00537",
 )
 HIDDEN = Code(
     id="CK503",
     title="Code hidden in imperceptible changes",
-    meaning="A decoder can pass the code on in changes too small to see, which an encoder trained "
-    "beside it reads back: the clean round trip is good and nothing was gained. Rounding the output "
-    "to 8 bits, or adding a little noise, destroys such a code and leaves an honest one.",
-    formula="mean over dimensions of the clean r2 exceeds that of the robust r2 (the lower of 8-bit "
-    "rounding and noise with a tenth of the data's range) by more than 0.25.",
-    remedy="Do not detach the code in the latent reconstruction loss; add noise to the output before "
-    "encoding it again.",
+    meaning="A decoder can pass the code on in changes too small to see, which an encoder "
+    "trained beside it reads back: the clean round trip is good and nothing was gained. Rounding "
+    "the output to 8 bits, or adding a little noise, destroys such a code and leaves an honest "
+    "one.",
+    formula="mean over dimensions of the clean r2 exceeds that of the robust r2 (the lower of "
+    "8-bit rounding and noise with a tenth of the data's range) by more than 0.25.",
+    remedy="Do not detach the code in the latent reconstruction loss; add noise to the output "
+    "before encoding it again.",
     source="collapsekit; Chu, Zhmoginov, Sandler 2017, CycleGAN, a Master of Steganography",
 )
 BIASED = Code(
     id="CK504",
     title="Codes come back scaled or shifted",
     meaning="The encoder recovers the code up to a gain or an offset: the squared correlation is "
-    "high while r2 is low. The information is there; the encoder is biased, typically because its "
-    "posterior means shrink towards the prior.",
+    "high while r2 is low. The information is there; the encoder is biased, typically because "
+    "its posterior means shrink towards the prior.",
     formula="round_trip_corr2[j] >= 0.5 and round_trip_r2[j] < round_trip_corr2[j] - 0.25",
     remedy="No repair is needed for information; recalibrate if codes are read off as values.",
     source="collapsekit",
@@ -119,9 +120,7 @@ class RoundTrip:
             lambda s: _clipped(np.minimum(s.first.r2, s.second.r2)),
         )
 
-    def _judge(
-        self, headline: Number, robust: Number, columns: dict[str, Array]
-    ) -> list[Finding]:
+    def _judge(self, headline: Number, robust: Number, columns: dict[str, Array]) -> list[Finding]:
         r2, corr2 = columns["round_trip_r2"], columns["round_trip_corr2"]
         survivors = int((columns["robust_round_trip_r2"] >= self.good).sum())
         dims = len(r2)
@@ -174,9 +173,7 @@ def _clipped(r2: Array) -> Array:
     return np.array(np.nanmean(np.clip(r2, 0.0, None)) if np.isfinite(r2).any() else np.nan)
 
 
-def _headline(
-    name: str, groups: Grouped, value: Callable[[Any], Array], unit: str = "1"
-) -> Number:
+def _headline(name: str, groups: Grouped, value: Callable[[Any], Array], unit: str = "1") -> Number:
     centre, error = groups.jackknife(value)
     whole = groups.whole
     n = int((whole.first if isinstance(whole, _Two) else whole).n.max(initial=0))

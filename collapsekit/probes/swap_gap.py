@@ -18,16 +18,16 @@ from collapsekit.streaming import Constant, Moments, Rows
 SWAP = Code(
     id="CK302",
     title="Swap gap",
-    meaning="The cheapest test of whether the decoder reads the code: give it another sample's code "
-    "and see how much worse it reconstructs. Zero means that it does not care. The test needs no "
-    "prior and no scale of the latents, so it also catches models whose KL was computed from one "
-    "width and whose sampler uses another.",
-    formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with the "
-    "same noise; the partner is the next sample in hash order with the same condition. Nats with a "
-    "likelihood, else squared error. Reads the code: mean more than 3 standard errors above 0 and "
-    "at least 0.1 nat (or 5 % of the swapped error).",
-    remedy="If the gap is zero the decoder ignores the code: weaken the decoder (no skip around the "
-    "code, less teacher forcing), lower beta, or add the latent reconstruction loss.",
+    meaning="The cheapest test of whether the decoder reads the code: give it another sample's "
+    "code and see how much worse it reconstructs. Zero means that it does not care. The test "
+    "needs no prior and no scale of the latents, so it also catches models whose KL was computed "
+    "from one width and whose sampler uses another.",
+    formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with "
+    "the same noise; the partner is the next sample in hash order with the same condition. Nats "
+    "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "
+    "above 0 and at least 0.1 nat (or 5 % of the swapped error).",
+    remedy="If the gap is zero the decoder ignores the code: weaken the decoder (no skip around "
+    "the code, less teacher forcing), lower beta, or add the latent reconstruction loss.",
     source="collapsekit",
 )
 

@@ -15,15 +15,16 @@ from collapsekit.results import Result
 CONTRADICTION = Code(
     id="CK602",
     title="Measures contradict each other",
-    meaning="KL and activity are computed from the posterior that the model declares; the swap gap "
-    "from what its decoder does with codes. When the first say that the code is unused and the "
-    "second that it is vital, the declared posterior is usually not the one that the model samples "
-    "from (a log-variance used as a scale, a KL computed from another width). When it is the other "
-    "way round, information is written that nobody reads.",
-    formula="unused: rate < 0.1 nat, or no active unit and rate < 1 nat; vital: mean swap gap more "
-    "than 3 standard errors above 0, at least 0.1 nat and ten times the rate (5 % of the swapped "
-    "error without a likelihood). Or: active units, but information and swap gap both at zero. The "
-    "factor ten: in a consistent linear model the gap of a weak code is about twice its rate.",
+    meaning="KL and activity are computed from the posterior that the model declares; the swap "
+    "gap from what its decoder does with codes. When the first say that the code is unused and "
+    "the second that it is vital, the declared posterior is usually not the one that the model "
+    "samples from (a log-variance used as a scale, a KL computed from another width). When it is "
+    "the other way round, information is written that nobody reads.",
+    formula="unused: rate < 0.1 nat, or no active unit and rate < 1 nat; vital: mean swap gap "
+    "more than 3 standard errors above 0, at least 0.1 nat and ten times the rate (5 % of the "
+    "swapped error without a likelihood). Or: active units, but information and swap gap both at "
+    "zero. The factor ten: in a consistent linear model the gap of a weak code is about twice "
+    "its rate.",
     remedy="Check which width the model's own sampler uses, and declare that one "
     "(parameterisation=...).",
     source="collapsekit",

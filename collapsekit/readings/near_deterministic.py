@@ -18,12 +18,12 @@ from collapsekit.results import Result
 DETERMINISTIC = Code(
     id="CK603",
     title="Near-deterministic encoder",
-    meaning="Posteriors so narrow that the model is an autoencoder with a little noise: every sample "
-    "has a code of its own, information is at its ceiling, and the prior was never matched. Common, "
-    "and intended, in the VAEs of latent diffusion models. Not collapse; but do not sample from the "
-    "prior.",
-    formula="information saturated, median over dimensions of sigma^2 / (mean_variance + sigma^2) "
-    "below 1e-3, and the aggregated posterior far from the prior.",
+    meaning="Posteriors so narrow that the model is an autoencoder with a little noise: every "
+    "sample has a code of its own, information is at its ceiling, and the prior was never "
+    "matched. Common, and intended, in the VAEs of latent diffusion models. Not collapse; but do "
+    "not sample from the prior.",
+    formula="information saturated, median over dimensions of sigma^2 / (mean_variance + "
+    "sigma^2) below 1e-3, and the aggregated posterior far from the prior.",
     remedy="Fit a density to the codes before generating from them; raise beta if you wanted a "
     "generative model.",
     source="collapsekit",

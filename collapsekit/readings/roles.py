@@ -18,10 +18,10 @@ from collapsekit.streaming import Array
 ROLES = Code(
     id="CK601",
     title="Writes and reads",
-    meaning="A latent dimension can fail on either side. healthy: the encoder writes it, the decoder "
-    "reads it, and it survives the round trip. entangled: written and read, but it does not come "
-    "back. ignored: written, and nobody reads it. phantom: the decoder reads what the encoder never "
-    "sets, so samples vary in ways the data did not teach. dead: neither.",
+    meaning="A latent dimension can fail on either side. healthy: the encoder writes it, the "
+    "decoder reads it, and it survives the round trip. entangled: written and read, but it does "
+    "not come back. ignored: written, and nobody reads it. phantom: the decoder reads what the "
+    "encoder never sets, so samples vary in ways the data did not teach. dead: neither.",
     formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
     "reads: decoder_usage at least 1 % of the largest; comes back: robust_round_trip_r2 >= 0.5.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
@@ -52,8 +52,12 @@ class Roles:
             )
         table = tables.dimensions
         table = table[table["decoder_usage"].notna() & table["mean_variance"].notna()]
-        columns = {name: table[name].to_numpy(dtype=np.float64) for name in table.columns if name
-                   in ("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2", "information")}
+        columns = {
+            name: table[name].to_numpy(dtype=np.float64)
+            for name in table.columns
+            if name
+            in ("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2", "information")
+        }
         informed = columns.get("information", columns["kl"]) > self.writes_nats
         writes = (columns["mean_variance"] > self.writes_variance) | (
             (columns["kl"] > self.writes_nats) & informed

@@ -1,0 +1,122 @@
+"""Where an audit comes from: everything needed to run it again, and to tell equal data apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from collapsekit.door import Door
+from collapsekit.errors import Unavailable
+from collapsekit.population import Population
+from collapsekit.samples import Inputs, Samples
+from collapsekit.streaming import to_numpy
+
+
+def provenance(
+    door: Door, samples: Samples, population: Population, count: int, seed: int
+) -> dict[str, Any]:
+    """What was audited, on what, and how: JSON-ready."""
+    adapter = door.adapter
+    return {
+        "model": str(getattr(adapter, "description", type(adapter).__name__)),
+        "adapter": type(adapter).__name__,
+        "data": samples.description,
+        "data_fingerprint": fingerprint(population, count),
+        "n": count,
+        "population": population.size,
+        "dimensions": door.dims,
+        "latent_shape": list(door.latent_shape),
+        "seed": seed,
+        "prior": _prior_text(door),
+        "likelihood": _likelihood_text(door),
+        "parameterisation": door.parameterisation,
+        "reductions": "KL and errors are summed over dimensions and values, means are over "
+        "samples; nats",
+        "passes": dict(sorted(door.passes.items())),
+        "notes": [*samples.notes, *getattr(adapter, "notes", ())],
+        "versions": _versions(),
+    }
+
+
+def fingerprint(population: Population, count: int) -> str:
+    """Hash of N and of the 256 samples that the seed's key picks: equal for equal data.
+
+    The whole data are never hashed: that would cost a pass of its own on large files.
+    """
+    digest = hashlib.sha256(f"{count}".encode())
+    head = population.head(256)
+    order = np.argsort(head.index)
+    digest.update(head.index[order].tobytes())
+    try:
+        for name, leaf in tensors(head.inputs(order)):
+            digest.update(str((name, leaf.dtype, tuple(leaf.shape[1:]))).encode())
+            digest.update(to_numpy(leaf.contiguous()).tobytes())
+    except Unavailable:
+        pass  # no inputs at all: N and the keyed indices have to do
+    return digest.hexdigest()[:32]
+
+
+def run_block(started: float, timings: Mapping[str, float]) -> dict[str, Any]:
+    """Times and host: the one part that differs between two equal runs.
+
+    SOURCE_DATE_EPOCH fixes it, for reproducible files.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    fixed = epoch is not None
+    begun = float(epoch) if epoch is not None else started
+    return {
+        "started": datetime.fromtimestamp(begun, UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0 if fixed else round(time.time() - started, 3),
+        "host": "" if fixed else platform.platform(terse=True),
+        "threads": torch.get_num_threads(),
+        "timings": {name: 0.0 if fixed else round(t, 3) for name, t in timings.items()},
+    }
+
+
+def tensors(x: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in a batch's inputs, with their names."""
+    if isinstance(x, torch.Tensor):
+        yield "", x
+        return
+    pairs = x.items() if hasattr(x, "items") else enumerate(x)
+    for key, value in pairs:
+        if isinstance(value, torch.Tensor):
+            yield str(key), value
+
+
+def _prior_text(door: Door) -> str:
+    if door.prior is None:
+        return "N(0, I)"
+    prior = door.prior_row
+    if prior is None:
+        return "given, not used"
+    mean, scale = to_numpy(prior.mean[0]), to_numpy(prior.scale[0])
+    return (
+        f"given: diagonal Gaussian, means {mean.min():.4g} to {mean.max():.4g}, "
+        f"scales {scale.min():.4g} to {scale.max():.4g}"
+    )
+
+
+def _likelihood_text(door: Door) -> str:
+    if getattr(door.adapter, "log_likelihood", None) is not None:
+        return "the model's own log_likelihood"
+    return "none declared: squared error" if door.likelihood is None else str(door.likelihood)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("collapsekit", "torch", "numpy", "scipy", "scikit-learn", "pandas"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -1,0 +1,289 @@
+"""One audit in progress: the rehearsal and the three streams."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from collapsekit.door import Door
+from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
+from collapsekit.findings import Finding, Severity
+from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
+from collapsekit.population import KeyedSubset, Population
+from collapsekit.probe import Probe, States, merge
+from collapsekit.provenance import tensors
+from collapsekit.samples import Batch, Samples, rows_of, take_rows
+from collapsekit.streaming import Array, Rows, to_numpy
+from collapsekit.troubles import RANDOM
+
+POPULATION = 50_000
+_MEMORY = 2 << 30  # bytes that the population's columns may take
+_BATCH_BYTES = 64 << 20
+_LARGEST_BATCH = 512
+
+
+@dataclass
+class Task:
+    """One audit in progress: what is still running, what has been seen, what went wrong."""
+
+    door: Door
+    samples: Samples
+    probes: tuple[Probe, ...]
+    seed: int
+    batch: int | None
+    most: int
+    states: dict[str, States] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, list[int]] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    labels: Rows | None = None
+    population: Population | None = None
+    count: int = 0
+    started: float = field(default_factory=time.time)
+    _device: torch.device | None = None
+
+    # -- the data stream ---------------------------------------------------------------------
+
+    def stream_data(self) -> None:
+        """One pass over the data: rehearse on its first rows, then observe every batch."""
+        begin = time.perf_counter()
+        size = self.batch or _batch_size(self.samples)
+        batches = self.samples.batches(size)
+        first = next(batches, None)
+        if first is None:
+            raise InputError("the data hold no sample", got="N = 0", expected="at least one")
+        kept: list[KeyedSubset] = []
+        self._rehearse(first)
+        total = None if self.samples.size is None else -(-self.samples.size // size)
+        for part in _progress(itertools.chain([first], batches), "data", total):
+            self._data_batch(part, kept)
+        if not kept:
+            raise ModelError(
+                "no sample could be encoded",
+                got="; ".join(f"{why}: {len(rows)} samples" for why, rows in self.lost.items()),
+                expected="a finite posterior for at least one sample",
+                remedy="try encode on a few samples by hand",
+            )
+        subset = kept[0]
+        take = self.samples.take if self.samples.random_access else None
+        self.population = subset.build(self.door, self.count, take, self._device)
+        self.timings["data"] = time.perf_counter() - begin
+
+    def _data_batch(self, part: Batch, kept: list[KeyedSubset]) -> None:
+        """Observe one batch; halve it when memory runs out; a batch that fails is told and left."""
+        try:
+            observed = self._data_states(part)
+        except (MemoryError, RuntimeError) as error:
+            if _out_of_memory(error) and len(part.index) > 1:
+                half = len(part.index) // 2
+                for rows in (np.arange(half), np.arange(half, len(part.index))):
+                    self._data_batch(_batch_rows(part, rows), kept)
+                return
+            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part)
+            return
+        except CollapsekitError:
+            raise
+        except Exception as error:  # whatever a stranger's model raises
+            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part)
+            return
+        states, subset, labels = observed
+        self.count += len(part.index)
+        for name, state in states.items():
+            self.states[name] = merge(self.states[name], state) if name in self.states else state
+        if subset is not None:
+            kept[:] = [kept[0] + subset] if kept else [subset]
+        if labels is not None:
+            self.labels = labels if self.labels is None else self.labels + labels
+
+    def _data_states(
+        self, part: Batch
+    ) -> tuple[dict[str, States], KeyedSubset | None, Rows | None]:
+        encoded = self.door.encode(part.x, "data")
+        labels = None if part.labels is None else Rows(part.index, label=part.labels)
+        if not bool(encoded.good.all()):
+            bad = to_numpy(~encoded.good)
+            self.lost.setdefault("the posterior is not finite or not positive", []).extend(
+                part.index[bad].tolist()
+            )
+            good = np.flatnonzero(~bad)
+            if not len(good):
+                return {}, None, labels
+            part = _batch_rows(part, good)
+            posterior = encoded.posterior.take(torch.as_tensor(good))
+        else:
+            posterior = encoded.posterior
+        self._device = posterior.mean.device
+        obs = Observation(
+            self.door, "data", part.index, posterior=posterior, seed=self.seed, x=part.x
+        )
+        stored = None if self.samples.random_access else part.x
+        subset = KeyedSubset(self.seed, self._limit(posterior.dims), part.index, posterior, stored)
+        return self._observe("data", obs), subset, labels
+
+    def _limit(self, dims: int) -> int:
+        return max(2, min(self.most, _MEMORY // (16 * dims)))
+
+    def _lose(self, why: str, part: Batch) -> None:
+        self.count += len(part.index)
+        self.lost.setdefault(why, []).extend(part.index.tolist())
+
+    # -- the other two streams ---------------------------------------------------------------
+
+    def stream_population(self) -> None:
+        """Rows of the population, in hash order, with all columns beside them."""
+        assert self.population is not None
+        self._stream("population", self.population.size)
+
+    def stream_prior(self) -> None:
+        """Draws from the prior."""
+        limits = [p.limit or 0 for p in self._running("prior")]
+        self._stream("prior", max(limits, default=0))
+
+    def _stream(self, source: str, total: int) -> None:
+        begin = time.perf_counter()
+        running = self._running(source)
+        size = self.batch or _LARGEST_BATCH
+        # Blocks end where a probe's limit does, so that every probe sees whole blocks.
+        ends = {min(p.limit or total, total) for p in running}
+        cuts = sorted({0, total, *ends, *range(0, total, size)})
+        blocks = list(itertools.pairwise(cuts)) if running else []
+        for start, stop in _progress(blocks, source, len(blocks)):
+            self._block(source, start, stop)
+        self.timings[source] = time.perf_counter() - begin
+
+    def _block(self, source: str, start: int, stop: int) -> None:
+        assert self.population is not None
+        wanted = [p for p in self._running(source) if p.limit is None or stop <= p.limit]
+        if not wanted:
+            return
+        build = population_rows if source == "population" else prior_draws
+        try:
+            observed = self._observe(source, build(self.population, start, stop, self.seed), wanted)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error) or stop - start < 2:
+                raise
+            middle = (start + stop) // 2
+            self._block(source, start, middle)
+            self._block(source, middle, stop)
+            return
+        for name, state in observed.items():
+            self.states[name] = merge(self.states[name], state) if name in self.states else state
+
+    def _running(self, source: str) -> list[Probe]:
+        return [
+            p
+            for p in self.probes
+            if p.source == source and p.name not in self.skipped and p.name not in self.broken
+        ]
+
+    def _observe(
+        self, source: str, obs: Observation, wanted: Sequence[Probe] | None = None
+    ) -> dict[str, States]:
+        """States of one batch from every probe; one that fails stops, the others go on."""
+        states: dict[str, States] = {}
+        for probe in self._running(source) if wanted is None else wanted:
+            try:
+                states[probe.name] = probe.observe(obs)
+            except Exception as error:
+                if _out_of_memory(error) and len(obs) > 1:
+                    raise
+                self.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
+        return states
+
+    # -- rehearsal ---------------------------------------------------------------------------
+
+    def _rehearse(self, first: Batch) -> None:
+        """Try everything on two samples, so that what cannot be measured is known at once.
+
+        The encoder's own errors are raised: without a posterior there is no audit. A probe's
+        `Unavailable` skips it; an error in what was declared (a likelihood that does not fit) is
+        raised as well, since every number of that probe would be wrong.
+        """
+        x = first_rows(first.x, 2)
+        index = first.index[:2]
+        encoded = self.door.encode(x, "rehearsal")
+        again = self.door.encode(x, "rehearsal")
+        same = torch.equal(
+            torch.nan_to_num(encoded.posterior.mean), torch.nan_to_num(again.posterior.mean)
+        ) and torch.equal(
+            torch.nan_to_num(encoded.posterior.scale), torch.nan_to_num(again.posterior.scale)
+        )
+        if not same:
+            self.findings.append(
+                RANDOM.finding(
+                    Severity.WARN, "two calls of the encoder on the same samples differ."
+                )
+            )
+        good = to_numpy(encoded.good)
+        rows = np.flatnonzero(good)
+        x, index = take_rows(x, rows), index[rows]
+        posterior = encoded.posterior.take(torch.as_tensor(rows))
+        subset = KeyedSubset(self.seed, 2, index, posterior, x)
+        crowd = subset.build(self.door, len(rows), None, posterior.mean.device)
+        observations = {
+            "data": Observation(self.door, "data", index, posterior=posterior, seed=self.seed, x=x),
+            "population": population_rows(crowd, 0, 2, self.seed),
+            "prior": prior_draws(crowd, 0, 2, self.seed),
+        }
+        for probe in self.probes:
+            try:
+                probe.observe(observations[probe.source])
+            except Unavailable as reason:
+                if len(rows) > 1 or rows_of(first.x) < 2:
+                    self.skipped[probe.name] = told(reason)
+            except CollapsekitError:
+                raise
+            except Exception as error:
+                self.skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
+        self.door.passes = type(self.door.passes)()
+
+
+def _batch_rows(part: Batch, rows: Array) -> Batch:
+    labels = None if part.labels is None else part.labels[rows]
+    return Batch(part.index[rows], take_rows(part.x, rows), labels)
+
+
+def _batch_size(samples: Samples) -> int:
+    """As many samples as fit 64 MB of input, at most 512."""
+    if not samples.random_access or not samples.size:
+        return _LARGEST_BATCH
+    one = samples.take(np.arange(1))
+    width = sum(leaf.numel() * leaf.element_size() for _, leaf in tensors(one))
+    return int(min(max(_BATCH_BYTES // max(width, 1), 1), _LARGEST_BATCH))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def brief(error: BaseException) -> str:
+    """An error's text on one line, cut."""
+    text = " ".join(str(error).split())
+    return text[:300] + ("..." if len(text) > 300 else "")
+
+
+def told(reason: Unavailable) -> str:
+    """Why something is unavailable, on one line."""
+    parts = [reason.what]
+    parts += [f"got {reason.got}"] if reason.got else []
+    parts += [f"expected {reason.expected}"] if reason.expected else []
+    return ", ".join(parts)
+
+
+def _progress(parts: Any, what: str, total: int | None) -> Any:
+    # disable=None: quiet wherever stderr is no terminal.
+    quiet = True if os.environ.get("CI") else None
+    return tqdm(parts, desc=what, total=total, disable=quiet, leave=False, unit="batch")

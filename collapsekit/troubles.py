@@ -1,0 +1,133 @@
+"""What the engine itself has to tell: samples left out, probes skipped or broken, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from collapsekit.findings import Code, Finding, Severity
+
+LOST = Code(
+    id="CK001",
+    title="Samples that could not be measured",
+    meaning="For some samples the encoder returned something that is no posterior, or failed. "
+    "They are left out of every number; their cells in the table are <NA>.",
+    formula="mean and scale finite, scale above 0",
+    remedy="Look at these inputs: NaN, infinities, values far outside the training range.",
+    source="collapsekit",
+)
+SKIPPED = Code(
+    id="CK002",
+    title="Not measured",
+    meaning="Some measurements need what this model or these data do not offer (a decoder, "
+    "inputs, a likelihood). The audit goes as far as it can and says where it stopped.",
+    formula="a rehearsal of every probe on two samples before the pass",
+    remedy="audit.skipped holds the reason for each; widen the adapter where it matters.",
+    source="collapsekit",
+)
+BROKEN = Code(
+    id="CK003",
+    title="A measurement broke off",
+    meaning="A probe failed on some batch. What it had seen until then was kept and is reported "
+    "with the number of samples it rests on.",
+    formula="n in the summary against the number of samples",
+    remedy="The message holds the error; most often the decoder fails on some codes.",
+    source="collapsekit",
+)
+CONVERTED = Code(
+    id="CK004",
+    title="Inputs were converted",
+    meaning="The data or the model were not used exactly as handed in.",
+    formula="",
+    remedy="Hand in what the model was trained on if this is not it.",
+    source="collapsekit",
+)
+RANDOM = Code(
+    id="CK005",
+    title="The encoder is random",
+    meaning="The same input gave two different posteriors: dropout or batch statistics are still "
+    "on, or the encoder draws noise. Noise in the means turns dead units active.",
+    formula="two calls of encode on the same samples differ",
+    remedy="Put the model in evaluation mode and take the noise out of encode.",
+    source="collapsekit",
+)
+FEW = Code(
+    id="CK006",
+    title="Too few samples",
+    meaning="Variances, information and collisions compare samples with each other; one sample "
+    "has nobody to be compared with.",
+    formula="N = 1",
+    remedy="Audit at least a few hundred samples.",
+    source="collapsekit",
+)
+SUBSET = Code(
+    id="CK007",
+    title="Measured on a subset",
+    meaning="Costly measures are taken on a uniform subset of the samples; the other samples' "
+    "cells are <NA>. Intervals account for the subset's size.",
+    formula="the samples of smallest keyed hash",
+    remedy="Raise population=, or a probe's limit, to measure more.",
+    source="collapsekit",
+)
+CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, FEW, SUBSET)
+
+
+def lost(rows: Mapping[str, list[int]], count: int) -> list[Finding]:
+    """Samples that were left out, by reason."""
+    found = []
+    for why, who in rows.items():
+        who = sorted(who)
+        shown = ", ".join(map(str, who[:10])) + (", ..." if len(who) > 10 else "")
+        found.append(
+            LOST.finding(
+                Severity.WARN,
+                f"{len(who):,} of {count:,} samples were left out ({why}): {shown}.",
+                samples=who,
+            )
+        )
+    return found
+
+
+def broken(probes: Mapping[str, str]) -> list[Finding]:
+    """Probes that broke off, with the error."""
+    return [
+        BROKEN.finding(Severity.WARN, f"the probe {name} broke off: {why}.")
+        for name, why in probes.items()
+    ]
+
+
+def converted(notes: Iterable[str]) -> list[Finding]:
+    """What was not used exactly as it was handed in."""
+    return [CONVERTED.finding(Severity.OK, f"{note}.", advice=CONVERTED.remedy) for note in notes]
+
+
+def few() -> Finding:
+    """One sample only."""
+    return FEW.finding(
+        Severity.INCONCLUSIVE,
+        "there is one sample: variances, information and collisions are not defined.",
+        verdict="inconclusive",
+    )
+
+
+def subset(rows: Mapping[str, int], count: int) -> Finding:
+    """Probes that measured fewer rows than there are samples."""
+    told = ", ".join(f"{name} {n:,}" for name, n in rows.items())
+    return SUBSET.finding(
+        Severity.OK,
+        f"of {count:,} samples these measures used a uniform subset, drawn by hash: {told}; the "
+        "other samples' cells are <NA>.",
+        advice=SUBSET.remedy,
+    )
+
+
+def skipped(probes: Mapping[str, str]) -> list[Finding]:
+    """Probes that could not be measured, grouped by reason."""
+    if not probes:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for name, why in probes.items():
+        reasons.setdefault(why, []).append(name)
+    told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return [
+        SKIPPED.finding(Severity.INCONCLUSIVE, f"{len(probes)} measures were skipped ({told}).")
+    ]
