@@ -283,7 +283,22 @@ class Door:
         target = target.to(out.device)
         if self.likelihood is None:
             return squared_error(out, target)
-        return -self.likelihood.log_prob(out, target)
+        log_likelihood: Tensor = self.likelihood.log_prob(out, target)
+        return -log_likelihood
+
+    def divergence(self, output: Any, other: Any) -> Tensor | None:
+        """KL(p(x | z) || p(x | z')) of two outputs in nats, [B]; None where nothing defines it."""
+        if isinstance(output, torch.distributions.Distribution):
+            try:
+                value = torch.distributions.kl_divergence(output, other)
+            except NotImplementedError:
+                return None
+            return value.to(torch.float64).reshape(len(value), -1).sum(dim=1)
+        found = getattr(self.likelihood, "divergence", None)
+        if found is None:
+            return None
+        told: Tensor = found(output, other)
+        return told
 
     def mean(self, output: Any) -> Tensor:
         """A decoder output in data space."""

@@ -8,15 +8,15 @@ import textwrap
 from collapsekit import engine, probes, readings
 from collapsekit.errors import InputError
 from collapsekit.findings import Code
+from collapsekit.probe import Probe, Reading
 
 _WIDTH = 88
 
 
 def codes() -> dict[str, Code]:
     """Every code that an audit can report, by its id, in the order of the ids."""
-    declared = [*engine.CODES]
-    for source in (*probes.REGISTERED, *readings.REGISTERED):
-        declared += source.codes
+    sources: list[Probe | Reading] = [*probes.REGISTERED, *readings.REGISTERED]
+    declared = [*engine.CODES, *(code for source in sources for code in source.codes)]
     return {code.id: code for code in sorted(declared, key=lambda code: code.id)}
 
 

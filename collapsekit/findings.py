@@ -194,9 +194,13 @@ def fold(findings: Sequence[Finding]) -> Verdict:
 
 def _sentence(word: str, deciding: Sequence[Finding], findings: Sequence[Finding]) -> str:
     parts = [f"{_LEAD[word]}: {deciding[0].message}"]
-    parts += [f.message for f in deciding[1:3]]
+    parts += [_capital(f.message) for f in deciding[1:3]]
     if deciding[0].advice:
         parts.append(deciding[0].advice)
     beside = [f for f in findings if f.verdict is None and f.severity >= Severity.WARN]
     parts += [f"Beside it: {f.message}" for f in beside[:2]]
     return " ".join(parts)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -15,7 +15,11 @@ from collapsekit.errors import InputError, ModelError
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """p(x | z) given the decoder's output."""
+    """p(x | z) given the decoder's output.
+
+    Optional: ``divergence(output, other) -> [B]``, KL(p(x | z) || p(x | z')) in nats, which says
+    how much the decoder reads of a change in the code.
+    """
 
     def log_prob(self, output: Any, x: Tensor) -> Tensor:
         """Log-likelihood of each row in nats, summed over the observed axes: float64 [B]."""
@@ -54,6 +58,10 @@ class Gaussian:
     def mean(self, output: Tensor) -> Tensor:
         """The output itself."""
         return output
+
+    def divergence(self, output: Tensor, other: Tensor) -> Tensor:
+        """|output - other|^2 / 2 scale^2."""
+        return squared_error(output, other) / (2 * self.scale**2)
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,14 @@ class Bernoulli:
         """The probability."""
         return output.sigmoid() if self.logits else output
 
+    def divergence(self, output: Tensor, other: Tensor) -> Tensor:
+        """Sum of p ln(p / p') + (1 - p) ln((1 - p) / (1 - p')) over the values."""
+        # Probabilities are kept a float32 step away from 0 and 1: a hard output may not make
+        # everything infinite.
+        p, q = (self.mean(out).to(torch.float64).clamp(1e-7, 1 - 1e-7) for out in (output, other))
+        terms = p * (p.log() - q.log()) + (1 - p) * (torch.log1p(-p) - torch.log1p(-q))
+        return terms.flatten(1).sum(dim=1)
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -123,6 +139,11 @@ class Categorical:
     def mean(self, output: Tensor) -> Tensor:
         """The most probable class: the only value of a category that can be an input again."""
         return output.argmax(dim=1)
+
+    def divergence(self, output: Tensor, other: Tensor) -> Tensor:
+        """Sum over positions of sum_c p_c ln(p_c / p'_c)."""
+        p, q = (torch.log_softmax(out.to(torch.float64), dim=1) for out in (output, other))
+        return (p.exp() * (p - q)).flatten(1).sum(dim=1)
 
 
 @dataclass(frozen=True)

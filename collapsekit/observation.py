@@ -206,13 +206,22 @@ class Observation:
         """Reconstruction error from the row's own code, in `door.error_unit`: float64 [B]."""
         return self.door.error(self.x, self.z, lambda: self.output, self.source)
 
+    def error_of(self, z: Tensor) -> Tensor:
+        """Reconstruction error of the rows' inputs from other codes [B, D]: float64 [B]."""
+        return self.door.error(self.x, z, lambda: self.decode(z), self.source)
+
     @cached_property
-    def swapped_error(self) -> Tensor:
-        """Reconstruction error from the partner's code with the row's own noise: float64 [B].
+    def z_partner(self) -> Tensor:
+        """The partner's code, drawn with the row's own noise: float64 [B, D].
 
         NaN for a row without a partner.
+
+        Raises
+        ------
+        Unavailable
+            No row has one.
         """
-        partner = self.population.partner[self.rows]
+        partner = self.population.partner[self.rows].to(self.z.device)
         paired = partner >= 0
         if not bool(paired.any()):
             raise Unavailable(
@@ -220,10 +229,17 @@ class Observation:
                 got=f"{self.population.size} samples",
                 expected="two samples under one condition",
             )
-        other = self.population.posterior.take(partner.clamp(min=0).to(self.z.device))
+        other = self.population.posterior.take(partner.clamp(min=0))
         z, _ = other.draw(self._noise("posterior"))
-        error = self.door.error(self.x, z, lambda: self.decode(z), self.source)
-        return torch.where(paired.to(error.device), error, torch.nan)
+        return torch.where(paired[:, None], z, torch.nan)
+
+    @cached_property
+    def swapped_error(self) -> Tensor:
+        """Reconstruction error from the partner's code: float64 [B]; NaN without a partner."""
+        alone = self.z_partner.isnan().any(dim=1)
+        # A stand-in keeps NaN out of the model, which might not bear it.
+        error = self.error_of(torch.where(alone[:, None], self.z, self.z_partner))
+        return torch.where(alone.to(error.device), torch.nan, error)
 
     @cached_property
     def _input_again(self) -> Inputs:

@@ -20,7 +20,7 @@ from collapsekit.observation import Observation, first_rows, population_rows, pr
 from collapsekit.population import KeyedSubset, Population
 from collapsekit.probe import Probe, States, merge
 from collapsekit.provenance import tensors
-from collapsekit.samples import Batch, Samples, rows_of, take_rows
+from collapsekit.samples import Batch, Samples, take_rows
 from collapsekit.streaming import Array, Rows, to_numpy
 from collapsekit.troubles import RANDOM
 
@@ -194,6 +194,8 @@ class Task:
         for probe in self._running(source) if wanted is None else wanted:
             try:
                 states[probe.name] = probe.observe(obs)
+            except Unavailable as reason:
+                self.skipped[probe.name] = told(reason)
             except Exception as error:
                 if _out_of_memory(error) and len(obs) > 1:
                     raise
@@ -210,7 +212,6 @@ class Task:
         raised as well, since every number of that probe would be wrong.
         """
         x = first_rows(first.x, 2)
-        index = first.index[:2]
         encoded = self.door.encode(x, "rehearsal")
         again = self.door.encode(x, "rehearsal")
         same = torch.equal(
@@ -224,9 +225,9 @@ class Task:
                     Severity.WARN, "two calls of the encoder on the same samples differ."
                 )
             )
-        good = to_numpy(encoded.good)
-        rows = np.flatnonzero(good)
-        x, index = take_rows(x, rows), index[rows]
+        # A batch of one sample (or one good one) stands in for two: pairs are rehearsed as well.
+        rows = np.resize(np.flatnonzero(to_numpy(encoded.good)), 2)
+        x, index = take_rows(x, rows), np.arange(2)
         posterior = encoded.posterior.take(torch.as_tensor(rows))
         subset = KeyedSubset(self.seed, 2, index, posterior, x)
         crowd = subset.build(self.door, len(rows), None, posterior.mean.device)
@@ -239,8 +240,7 @@ class Task:
             try:
                 probe.observe(observations[probe.source])
             except Unavailable as reason:
-                if len(rows) > 1 or rows_of(first.x) < 2:
-                    self.skipped[probe.name] = told(reason)
+                self.skipped[probe.name] = told(reason)
             except CollapsekitError:
                 raise
             except Exception as error:

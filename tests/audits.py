@@ -99,12 +99,16 @@ def made_up(
         tables.pop("gallery", None)
     numbers = _numbers(kind, samples, dimensions, decoder, n, d)
     findings = tuple(sorted(_findings(kind, numbers, n, d), key=lambda f: -f.severity))
-    skipped = {} if decoder else {
-        "round_trip": "the adapter has no decode(z)",
-        "decoder_usage": "the adapter has no decode(z)",
-        "swap_gap": "no decoder, and no log_likelihood(x, z)",
-        "gallery_reconstructions": "the adapter has no decode(z)",
-    }
+    skipped = (
+        {}
+        if decoder
+        else {
+            "round_trip": "the adapter has no decode(z)",
+            "decoder_usage": "the adapter has no decode(z)",
+            "swap_gap": "no decoder, and no log_likelihood(x, z)",
+            "gallery_reconstructions": "the adapter has no decode(z)",
+        }
+    )
     return Audit(
         verdict=fold(findings),
         findings=findings,
@@ -115,23 +119,25 @@ def made_up(
         arrays=arrays,
         skipped=skipped,
         settings={
-            "kl": {"epsilon": 0.01, "delta": 0.05},
-            "activity": {"active_threshold": 0.01, "pass_share": 0.8},
-            "local_collapse": {"local_threshold": 1.0},
+            "dimension_state": {"epsilon": 0.01, "delta": 0.05},
+            "active_units": {"threshold": 0.01, "expected_fraction": 0.8},
+            "local_collapse": {"bar": 1.0, "epsilon": 0.01},
             "collisions": {"overlap": 0.5, "neighbours": 10},
-            "round_trip": {"noise": 0.1},
+            "decoder_usage": {"share": 0.01},
+            "round_trip": {"noise": 0.1, "good": 0.5, "hidden": 0.25},
+            "roles": {"reads_share": 0.01, "comes_back": 0.5},
         },
         provenance={
             "model": "MLP-VAE 784-256-128-32",
-            "adapter": "torch module, weights only",
+            "adapter": "TorchModule",
             "data": "Fashion-MNIST test",
-            "data_fingerprint": "sha256:761e4140aa55",
+            "data_fingerprint": "761e4140aa55",
             "n": n,
             "dimensions": d,
             "latent_shape": list(latent_shape) if latent_shape else [d],
             "seed": 0,
             "prior": "N(0, I)",
-            "likelihood": ["gaussian", 0.632] if decoder else None,
+            "likelihood": "Gaussian(scale=0.63245553203367588)" if decoder else None,
             "parameterisation": "logvar",
             "beta": 0.4,
             "versions": {"collapsekit": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
@@ -247,12 +253,14 @@ def _posteriors(kind: Kind, n: int, d: int, classes: int, rng: np.random.Generat
         ratio = np.geomspace(60, 6, d)
     elif kind == "near-deterministic":
         ratio = np.full(d, 1e7)
-    elif kind == "total":
+    elif kind in ("total", "contradictory"):
         ratio = np.geomspace(4e-3, 1e-4, d)
     else:
-        ratio = 10.0 ** (2 - 4.5 * np.arange(d) / max(d - 1, 1))
+        ratio = 10.0 ** (1.6 - 5.5 * np.sqrt(np.arange(d) / max(d - 1, 1)))
     variance = 1 / (1 + ratio)
-    scale = np.sqrt(variance)[None, :] * np.exp(0.15 * rng.standard_normal((n, d)) * np.sqrt(1 - variance))
+    scale = np.sqrt(variance)[None, :] * np.exp(
+        0.15 * rng.standard_normal((n, d)) * np.sqrt(1 - variance)
+    )
     mean = rng.standard_normal((n, d)) * np.sqrt(1 - variance)
     mean *= (0.6 + 0.5 * rng.gamma(4, 0.25, n) + 0.04 * labels)[:, None]
     if kind == "near-deterministic":
@@ -462,14 +470,62 @@ def _numbers(
     normal = "95 % interval, normal"
     numbers = [
         Number("rate", rate, rate - 1.96 * se, rate + 1.96 * se, "nats", n, normal),
-        Number("active_units", active, max(active - 1, 0), min(active + 1, d), "dimensions", n, "95 % bootstrap"),
-        Number("active_fraction", active / d, max(active - 1, 0) / d, min(active + 1, d) / d, "share", n, "95 % bootstrap"),
-        Number("effective_rank", min(4.48, d), min(4.3, d), min(4.7, d), "dimensions", n, "95 % bootstrap"),
-        Number("locally_collapsed_fraction", local, max(local - wilson, 0), min(local + wilson, 1), "share", n, "95 % Wilson"),
-        Number("mutual_information", information, 0.98 * information, high, "nats", n, "bracket of two bounds"),
+        Number(
+            "active_units",
+            active,
+            max(active - 1, 0),
+            min(active + 1, d),
+            "dimensions",
+            n,
+            "95 % bootstrap",
+        ),
+        Number(
+            "active_fraction",
+            active / d,
+            max(active - 1, 0) / d,
+            min(active + 1, d) / d,
+            "share",
+            n,
+            "95 % bootstrap",
+        ),
+        Number(
+            "effective_rank",
+            min(4.48, d),
+            min(4.3, d),
+            min(4.7, d),
+            "dimensions",
+            n,
+            "95 % bootstrap",
+        ),
+        Number(
+            "locally_collapsed_fraction",
+            local,
+            max(local - wilson, 0),
+            min(local + wilson, 1),
+            "share",
+            n,
+            "95 % Wilson",
+        ),
+        Number(
+            "mutual_information",
+            information,
+            0.98 * information,
+            high,
+            "nats",
+            n,
+            "bracket of two bounds",
+        ),
         Number("reidentification", 0.31, 0.30, 0.32, "share", n, normal),
         Number("dimensionwise_kl", mismatch, 0.95 * mismatch, 1.05 * mismatch, "nats", n, normal),
-        Number("total_correlation", max(rate - mismatch - information, 0), NAN, NAN, "nats", n, "follows from the bracket"),
+        Number(
+            "total_correlation",
+            max(rate - mismatch - information, 0),
+            NAN,
+            NAN,
+            "nats",
+            n,
+            "follows from the bracket",
+        ),
         Number("collision_fraction", 0.3, 0.291, 0.309, "share", n, "95 % Wilson"),
     ]
     if decoder:
@@ -481,7 +537,15 @@ def _numbers(
             Number("reconstruction_error", error, error - 0.1, error + 0.1, "nats", n, normal),
             Number("swap_gap", swap, swap - 0.8, swap + 0.8, "nats", n, normal),
             Number("round_trip_r2", trip, trip - 0.01, trip + 0.01, "1", n, normal),
-            Number("round_trip_r2_prior", 0.8 * trip, 0.8 * trip - 0.01, 0.8 * trip + 0.01, "1", n, normal),
+            Number(
+                "round_trip_r2_prior",
+                0.8 * trip,
+                0.8 * trip - 0.01,
+                0.8 * trip + 0.01,
+                "1",
+                n,
+                normal,
+            ),
             Number("robust_round_trip_r2", robust, robust - 0.01, robust + 0.01, "1", n, normal),
             Number("lr_residual", d * (1 - trip), NAN, NAN, "1", n, ""),
         ]
@@ -530,7 +594,7 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
             math.ceil(0.8 * d),
             ">=",
             word={"partial": "partial", "healthy": "healthy"}.get(kind),
-            advice="" if enough else "Add the latent reconstruction loss; lower \u03b2.",
+            advice="" if enough else "Add the latent reconstruction loss; lower β.",
             dims=() if enough else tuple(range(min(d, 23))),
         ),
         made(
@@ -541,7 +605,9 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
             0.05,
             "<",
             word="local" if kind == "local" else None,
-            advice="Warm up the KL, or add the latent reconstruction loss." if kind == "local" else "",
+            advice="Warm up the KL, or add the latent reconstruction loss."
+            if kind == "local"
+            else "",
         ),
         made(
             "CK401",
@@ -558,7 +624,7 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
             "collision_fraction",
             0.05,
             "<=",
-            advice="Lower \u03b2: posteriors are wider than the gaps between inputs.",
+            advice="Lower β: posteriors are wider than the gaps between inputs.",
         ),
     ]
     if "robust_round_trip_r2" in by:
@@ -580,12 +646,12 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
             made(
                 "CK601",
                 warn,
-                "Posteriors are far narrower than the spread of the codes, which lie far from the prior.",
+                "Posteriors are far narrower than the codes' spread, and far from the prior.",
                 "dimensionwise_kl",
                 1.0,
                 "<",
                 word="near-deterministic",
-                advice="Raise \u03b2, or rescale the codes before anything is trained on them.",
+                advice="Raise β, or rescale the codes before anything is trained on them.",
             )
         )
     if kind == "contradictory":
@@ -593,7 +659,7 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
             made(
                 "CK701",
                 fail,
-                "KL says that the code is unused, while decoding another sample\u2019s code costs 74 nats.",
+                "KL says that the code is unused; another sample’s code costs 74 nats.",
                 "swap_gap",
                 0.1,
                 "<",

@@ -21,6 +21,7 @@ from collapsekit.probes.mutual_information import (
 )
 from collapsekit.probes.reconstruction import Reconstruction
 from collapsekit.probes.round_trip import RoundTrip, round_trip
+from collapsekit.probes.shuffle_cost import ShuffleCost
 from collapsekit.probes.swap_gap import SwapGap
 
 #: What an audit measures by default, in the order of its tables.
@@ -35,6 +36,7 @@ REGISTERED: tuple[Probe, ...] = (
     InformationBudget(),
     Reconstruction(),
     SwapGap(),
+    ShuffleCost(),
     Collisions(),
     DecoderUsage(),
     RoundTrip(),
@@ -57,6 +59,7 @@ __all__ = [
     "MutualInformation",
     "Reconstruction",
     "RoundTrip",
+    "ShuffleCost",
     "SwapGap",
     "active_units",
     "collisions",

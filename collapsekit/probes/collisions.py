@@ -45,7 +45,7 @@ class Collisions:
     overlap: float = 0.5
     neighbours: int = 10
     shown: int = 12
-    tolerated: float = 0.5  # share of samples in a collision above which the finding warns
+    tolerated: float = 0.9  # share of samples in a collision above which the finding warns
 
     name: ClassVar[str] = "collisions"
     source: ClassVar[Source] = "population"

@@ -17,7 +17,7 @@ from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Comoments, Constant
+from collapsekit.streaming import Array, Comoments, Constant, Moments
 
 USAGE = Code(
     id="CK505",
@@ -35,7 +35,11 @@ USAGE = Code(
 
 @dataclass(frozen=True)
 class DecoderUsage:
-    """`decoder_usage` per dimension, with its standard error; `used_dimensions`."""
+    """`decoder_usage` per dimension, and `decoder_nats` with a likelihood; `used_dimensions`.
+
+    `decoder_nats` is the mean KL(p(x | z) || p(x | z with z_j redrawn)) of the same draws: what the
+    output distribution says of the dimension, in absolute terms.
+    """
 
     limit: int | None = 512  # draws; each costs two decodes and one a dimension
     share: float = 0.01  # of the largest usage, from which a dimension counts as read
@@ -50,13 +54,20 @@ class DecoderUsage:
         other, _ = obs.prior.take(torch.zeros(len(obs), dtype=torch.int64, device=z.device)).draw(
             obs.noise("redraw")
         )
-        base = obs.reconstruction
-        moved = [_move(base, obs.door.mean(obs.decode(_replaced(z, other, int(j))))) for j in focus]
-        moved.append(_move(base, obs.door.mean(obs.decode(other))))
-        return {
+        moved, nats = [], []
+        for j in focus:
+            output = obs.decode(_replaced(z, other, int(j)))
+            moved.append(_move(obs.reconstruction, obs.door.mean(output)))
+            nats.append(obs.door.divergence(obs.output, output))
+        moved.append(_move(obs.reconstruction, obs.door.mean(obs.decode(other))))
+        states: States = {
             "moved": Comoments.of(torch.stack(moved, dim=1)),
             "focus": Constant((tuple(int(j) for j in focus), z.shape[1])),
         }
+        told = [value for value in nats if value is not None]
+        if len(told) == len(nats):
+            states["nats"] = Moments.of(torch.stack(told, dim=1))
+        return states
 
     def conclude(self, state: States) -> Result:
         """Shares of the output's variance."""
@@ -71,6 +82,9 @@ class DecoderUsage:
             {"decoder_usage": usage, "decoder_usage_se": error},
             index=pd.Index(list(focus), name="dimension"),
         )
+        if "nats" in state:
+            dimensions["decoder_nats"] = state["nats"].mean
+            dimensions["decoder_nats_se"] = state["nats"].standard_error
         number = self._count(usage, error, moved.n, len(focus), dims)
         of = f"{len(focus)}" if len(focus) == dims else f"{len(focus)} measured (of {dims})"
         finding = USAGE.finding(

@@ -77,9 +77,12 @@ class EffectiveRank:
 
 
 def _participation(moments: Comoments) -> Array:
-    products = moments.products
-    squared = float((products**2).sum())
-    return np.array(float(np.trace(products)) ** 2 / squared if squared > 0 else 0.0)
+    products, spread = moments.products, float(np.trace(moments.products))
+    # Means that do not move leave rounding dust behind, whose shape would look like one axis.
+    dust = moments.n * (8 * np.finfo(np.float64).eps) ** 2 * float((moments.mean**2).sum())
+    if spread <= dust:
+        return np.array(0.0)
+    return np.array(spread**2 / float((products**2).sum()))
 
 
 def effective_rank(mean: Any) -> Number:

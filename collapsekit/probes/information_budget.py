@@ -40,8 +40,8 @@ class InformationBudget:
 
     limit: int | None = 5_000
     most_dimensions: int = 256  # beyond, per-dimension marginals would dominate the audit
-    mismatch: float = 0.5  # nats; and a twentieth of the rate
-    mismatch_share: float = 0.05
+    mismatch: float = 0.5  # nats, and at least
+    mismatch_share: float = 0.01  # of the rate
     saturation: float = 0.9  # of ln N
 
     name: ClassVar[str] = "information_budget"

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collapsekit.probe import Reading
 from collapsekit.readings.contradictions import Contradictions
+from collapsekit.readings.informative import Informative
 from collapsekit.readings.near_deterministic import NearDeterministic
 from collapsekit.readings.roles import Roles
 
 #: Read in this order, after every probe has concluded.
-REGISTERED: tuple[Reading, ...] = (Roles(), Contradictions(), NearDeterministic())
+REGISTERED: tuple[Reading, ...] = (
+    Roles(),
+    Informative(),
+    Contradictions(),
+    NearDeterministic(),
+)
 
-__all__ = ["REGISTERED", "Contradictions", "NearDeterministic", "Roles"]
+__all__ = ["REGISTERED", "Contradictions", "Informative", "NearDeterministic", "Roles"]

@@ -23,7 +23,8 @@ ROLES = Code(
     "not come back. ignored: written, and nobody reads it. phantom: the decoder reads what the "
     "encoder never sets, so samples vary in ways the data did not teach. dead: neither.",
     formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
-    "reads: decoder_usage at least 1 % of the largest; comes back: robust_round_trip_r2 >= 0.5.",
+    "reads: decoder_usage at least 1 % of the largest, or decoder_nats at least 0.02; comes "
+    "back: robust_round_trip_r2 >= 0.5.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -36,7 +37,8 @@ class Roles:
 
     writes_variance: float = 0.01  # prior variances
     writes_nats: float = 0.01
-    reads_share: float = 0.01  # of the largest usage
+    reads_share: float = 0.01  # of the largest usage; or
+    reads_nats: float = 0.02  # of decoder_nats: what a KL of 0.01 nats makes in a linear model
     comes_back: float = 0.5
 
     name: ClassVar[str] = "roles"
@@ -64,6 +66,7 @@ class Roles:
         )
         usage = columns["decoder_usage"]
         reads = (usage > 0) & (usage >= self.reads_share * usage.max(initial=0.0))
+        reads |= self._told(table)
         back = columns["robust_round_trip_r2"] >= self.comes_back
         role = np.select(
             [writes & reads & back, writes & reads, writes, reads],
@@ -72,6 +75,14 @@ class Roles:
         )
         dimensions = pd.DataFrame({"role": role}, index=table.index)
         return Result(dimensions=dimensions, findings=(self._judge(role, table.index),))
+
+    def _told(self, table: pd.DataFrame) -> Array:
+        # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
+        # looks unread although the output distribution tells it apart. Nats are absolute.
+        if "decoder_nats" not in table:
+            return np.zeros(len(table), dtype=bool)
+        told: Array = table["decoder_nats"].to_numpy(dtype=np.float64) >= self.reads_nats
+        return told
 
     def _judge(self, role: Array, index: pd.Index) -> Finding:
         counts = {word: int((role == word).sum()) for word in ROLE_WORDS}

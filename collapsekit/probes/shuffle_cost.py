@@ -1,0 +1,56 @@
+"""Shuffle cost: what reconstruction loses when one dimension of the code is another sample's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from collapsekit.findings import Code
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Constant, Moments
+
+
+@dataclass(frozen=True)
+class ShuffleCost:
+    """`shuffle_cost` per dimension: nats with a likelihood, else squared error."""
+
+    limit: int | None = 1024  # rows; each costs a decode a dimension
+
+    name: ClassVar[str] = "shuffle_cost"
+    source: ClassVar[Source] = "population"
+    codes: ClassVar[tuple[Code, ...]] = ()
+
+    def observe(self, obs: Observation) -> States:
+        """Error with one dimension taken from the partner's code, less the row's own error."""
+        z, other, own = obs.z, obs.z_partner, obs.error
+        focus, alone = obs.population.focus, other.isnan().any(dim=1)
+        own = torch.where(alone.to(own.device), torch.nan, own)  # no partner, no cost
+        cost = []
+        for j in focus:
+            mixed = z.clone()
+            mixed[:, j] = other[:, j]
+            cost.append(obs.error_of(torch.where(alone[:, None], z, mixed)) - own)
+        return {
+            "cost": Moments.of(torch.stack(cost, dim=1)),
+            "facts": Constant((tuple(int(j) for j in focus), obs.door.error_unit)),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """Mean and standard error per dimension; the column's name carries no unit, `unit` does."""
+        focus, unit = state["facts"].value
+        cost: Moments = state["cost"]
+        dimensions = pd.DataFrame(
+            {
+                "shuffle_cost": cost.mean,
+                "shuffle_cost_se": cost.standard_error,
+                "shuffle_cost_unit": np.repeat(unit, len(focus)),
+            },
+            index=pd.Index(list(focus), name="dimension"),
+        )
+        return Result(dimensions=dimensions)

@@ -1,0 +1,92 @@
+"""Informative units: dimensions that carry something about the input which the decoder needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.errors import Unavailable
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.number import Number
+from collapsekit.probe import Tables
+from collapsekit.results import Result
+from collapsekit.streaming import Array
+
+FAKE = Code(
+    id="CK604",
+    title="Fake units",
+    meaning="A unit is fake when it is active but carries no information that the decoder uses: "
+    "its mean moves with the input, yet knowing it tells nothing, or reconstruction does not "
+    "suffer when it is replaced by another sample's. Auxiliary losses can raise activity in this "
+    "way alone.",
+    formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
+    "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
+    "all dimensions are fake.",
+    remedy="Do not read the active units alone; in the latent reconstruction loss keep the "
+    "gradient through the code, and give it a weight of 3 to 10 beta.",
+    source="collapsekit",
+)
+
+
+@dataclass(frozen=True)
+class Informative:
+    """Columns `informative` and `fake`; headline `informative_fraction`."""
+
+    least: float = 0.1  # nats, of information and of shuffle cost
+    fake_share: float = 0.25  # of all dimensions, above which the finding warns
+
+    name: ClassVar[str] = "informative"
+    codes: ClassVar[tuple[Code, ...]] = (FAKE,)
+
+    def read(self, tables: Tables) -> Result:
+        """Join information, activity and shuffle cost."""
+        if not tables.has("active", "information", "shuffle_cost"):
+            raise Unavailable(
+                "informative units need activity, information and a decoder",
+                expected="active, information and shuffle_cost",
+                remedy="hand in a decoder beside the encoder",
+            )
+        table = tables.dimensions
+        table = table[table["shuffle_cost"].notna() & table["information"].notna()]
+        if not len(table) or str(table["shuffle_cost_unit"].iloc[0]) != "nats":
+            raise Unavailable(
+                "informative units are counted in nats",
+                expected="a likelihood",
+                remedy='pass likelihood=..., for 0.5 SSE + beta KL ("gaussian", sqrt(beta))',
+            )
+        informative = self._above(table, 0.0)
+        number = Number(
+            "informative_fraction",
+            float(informative.mean()),
+            float(self._above(table, -1.96).mean()),
+            float(self._above(table, 1.96).mean()),
+            "share",
+            len(table),
+            f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "
+            "limits: both moved by 1.96 standard errors",
+        )
+        fake = table["active"].to_numpy(dtype=bool) & ~informative
+        columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
+        return Result((number,), dimensions=columns, findings=(self._judge(number, fake, table),))
+
+    def _above(self, table: pd.DataFrame, shift: float) -> Array:
+        reached = np.ones(len(table), dtype=bool)
+        for name in ("information", "shuffle_cost"):
+            value, error = (table[c].to_numpy(dtype=np.float64) for c in (name, f"{name}_se"))
+            reached &= value + shift * np.nan_to_num(error) > self.least
+        return reached
+
+    def _judge(self, number: Number, fake: Array, table: pd.DataFrame) -> Finding:
+        many = fake.mean() > self.fake_share
+        count = round(number.value * len(fake))
+        return FAKE.finding(
+            Severity.WARN if many else Severity.OK,
+            f"{count} of {len(fake)} dimensions are informative; {int(fake.sum())} are active "
+            "without being informative.",
+            evidence=[Evidence(number)],
+            verdict="partial" if many else None,
+            dimensions=table.index[fake] if many else (),
+        )
