@@ -27,9 +27,9 @@ class Adapter(Protocol):
         The condition of a conditional model, one row a sample.
     target(x) -> array [B, ...]
         The part of `x` that decode reconstructs, where `x` is not one array.
-    as_input(output) -> x
-        Turns a decoder output into something that `encode` takes; ``as_input(output, context)``
-        where `context` exists.
+    as_input(reconstruction) -> x
+        Turns a reconstruction (the decoder's mean in data space) into something that `encode`
+        takes; ``as_input(reconstruction, context)`` where `context` exists.
     session() -> context manager
         Held open while the model is called: puts flags and devices right and restores them.
     description

@@ -33,6 +33,7 @@ _UP = frozenset(
         "active_fraction",
         "effective_rank",
         "used_dimensions",
+        "informative_fraction",
         "mutual_information",
         "reidentification",
         "elbo",

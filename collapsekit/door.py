@@ -309,12 +309,15 @@ class Door:
             mean = self.likelihood.mean(output)
         return mean
 
-    def as_input(self, output: Any, context: Any = None) -> Inputs:
-        """A decoder output as something that the encoder takes."""
+    def as_input(self, reconstruction: Tensor, context: Any = None) -> Inputs:
+        """A reconstruction, in data space, as something that the encoder takes."""
         if not offers(self.adapter, "as_input"):
-            return self.mean(output)
+            return reconstruction
         again = piece(self.adapter, "as_input")
-        return again(output) if context is None else again(output, context)  # type: ignore[no-any-return]
+        inputs: Inputs = (
+            again(reconstruction) if context is None else again(reconstruction, context)
+        )
+        return inputs
 
 
 def _pair(output: Any) -> tuple[Any, Any, bool]:

@@ -78,4 +78,4 @@ class Number:
             float(end).is_integer() for end in (self.value, self.low, self.high)
         ):
             return 0
-        return min(max(1 - math.floor(math.log10(half)), 0), 6)
+        return min(max(1 - math.floor(math.log10(half * (1 + 1e-9))), 0), 6)

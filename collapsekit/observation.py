@@ -242,43 +242,30 @@ class Observation:
         return torch.where(alone.to(error.device), torch.nan, error)
 
     @cached_property
-    def _input_again(self) -> Inputs:
-        return self.door.as_input(self.output, self.context)
-
-    @cached_property
     def z_recoded(self) -> Tensor:
         """z^ = E(D(z)), the posterior mean of the decoded code: float64 [B, D].
 
         Rows whose means are not finite come back as NaN.
         """
-        return self._encode_mean(self._input_again)
+        return self._encode_mean(self.reconstruction)
 
     @cached_property
     def z_recoded_rounded(self) -> Tensor:
         """E(D(z) rounded to 256 levels of the data's range): float64 [B, D]."""
         low, high = self.population.value_range
         step = (high - low) / 255 or 1.0
-        return self._encode_mean(low + torch.round((self._image_again() - low) / step) * step)
+        image = self.reconstruction
+        return self._encode_mean((low + torch.round((image - low) / step) * step).to(image.dtype))
 
     def z_recoded_noisy(self, share: float) -> Tensor:
         """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]."""
         low, high = self.population.value_range
-        image = self._image_again()
+        image = self.reconstruction
         normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)
-        return self._encode_mean(image + (normal * (share * (high - low))).to(image))
+        return self._encode_mean((image + normal * (share * (high - low))).to(image.dtype))
 
-    def _image_again(self) -> Tensor:
-        image = self._input_again
-        if not (isinstance(image, Tensor) and image.is_floating_point()):
-            raise Unavailable(
-                "decoder outputs cannot be perturbed",
-                got=type(image).__name__,
-                expected="one floating-point array as the encoder's input",
-            )
-        return image
-
-    def _encode_mean(self, x: Inputs) -> Tensor:
-        encoded = self.door.encode(x, self.source)
+    def _encode_mean(self, image: Tensor) -> Tensor:
+        encoded = self.door.encode(self.door.as_input(image, self.context), self.source)
         return torch.where(encoded.good[:, None], encoded.posterior.mean, torch.nan)
 
 

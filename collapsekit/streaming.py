@@ -7,6 +7,7 @@ not finite are left out of moments; the door has already reported their rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
@@ -41,7 +42,7 @@ def to_numpy(values: Tensor | Array) -> Array:
 
 def _matrix(values: Tensor | Array) -> Array:
     array = to_numpy(values).astype(np.float64, copy=False)
-    return array.reshape(len(array), -1)
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 @dataclass(frozen=True)

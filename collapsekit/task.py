@@ -225,8 +225,8 @@ class Task:
                     Severity.WARN, "two calls of the encoder on the same samples differ."
                 )
             )
-        # A batch of one sample (or one good one) stands in for two: pairs are rehearsed as well.
-        rows = np.resize(np.flatnonzero(to_numpy(encoded.good)), 2)
+        # One good sample stands in for two: pairs are then rehearsed whatever the conditions.
+        rows = np.repeat(np.flatnonzero(to_numpy(encoded.good))[:1], 2)
         x, index = take_rows(x, rows), np.arange(2)
         posterior = encoded.posterior.take(torch.as_tensor(rows))
         subset = KeyedSubset(self.seed, 2, index, posterior, x)

@@ -599,7 +599,7 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
         ),
         made(
             "CK301",
-            fail if kind == "local" else ok,
+            fail if kind in ("local", "total") else ok,
             f"{100 * local.value:.1f} % of the samples carry less than 1 nat.",
             "locally_collapsed_fraction",
             0.05,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Sequence
 from functools import reduce
@@ -40,7 +41,7 @@ def observations(
         total = min(probe.limit or total, total)
     ends = [0, *[end for end in np.cumsum(cuts).tolist() if end < total], total]
     parts: list[Observation] = []
-    for start, stop in zip(ends[:-1], ends[1:], strict=True):
+    for start, stop in itertools.pairwise(ends):
         if probe.source == "population":
             parts.append(population_rows(population, start, stop, seed))
         elif probe.source == "prior":

@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import collapsekit as ck
@@ -21,6 +22,7 @@ from collapsekit.cli import options, output
 from collapsekit.demo import Setting, digits, train
 from collapsekit.errors import FileError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity, fold
+from collapsekit.rendering.wording import STATE
 from collapsekit.results import Audit
 from tests.audits import made_up
 
@@ -298,7 +300,7 @@ def test_audit_would_notice_the_absence_of_torch(partial: Path, tmp_path: Path) 
 
 def test_a_report_is_utf8_in_any_locale(partial: Path, tmp_path: Path) -> None:
     ran = in_a_new_process(
-        "render", partial, cwd=tmp_path, PYTHONIOENCODING="ascii", LC_ALL="C", PYTHONUTF8="0"
+        "render", partial, cwd=tmp_path, PYTHONIOENCODING="latin-1", PYTHONUTF8="0"
     )
     assert ran.code == 0
     assert "·" in ran.out
@@ -513,6 +515,7 @@ USAGE = [
     (["compare", "x.npy"], "two audits or more"),
     (["compare", "x=none.audit", "y=none.audit"], "none.audit"),
     (["demo", "--fail-on", "bad"], "inconclusive, warn, fail"),
+    (["demo", "--out", "x.npy"], "the folder x.npy cannot be made"),
 ]
 
 
@@ -678,6 +681,9 @@ def test_compare_writes_one_page_with_every_name(run: Run, tmp_path: Path) -> No
     assert "vanilla" in text
     for told in ("vanilla", "partial", "healthy"):
         assert told in done.out.lower()
+    printed = run("compare", f"vanilla={a}", b, "--out", "-")
+    assert (printed.code, printed.err) == (0, "")
+    assert printed.out.strip() == text.strip()
 
 
 def test_compare_of_different_data_wants_force(run: Run, tmp_path: Path) -> None:
@@ -711,16 +717,18 @@ def test_the_demo_says_what_it_found(quick: dict[str, Audit]) -> None:
     lines = text.splitlines()
     assert max(map(len, lines)) <= 100
     for name, audit in quick.items():
-        assert f"{name}: {' '.join(audit.verdict.sentence.split()[:4])}" in text
-    row = next(line for line in lines if "active units at 0.01" in line)
+        assert f"{name}: {STATE[audit.verdict.name].upper()}." in text
+        deciding = next(f for f in audit.findings if f.code in audit.verdict.codes)
+        assert deciding.message[1:] in " ".join(text.split())
+    row = next(line for line in lines if "active units, at threshold 0.01" in line)
     for audit in quick.values():
         count = int(audit.number("active_units").value)
         assert f"{count} of 32 ({count / 32:.2f})" in row
     assert "somewhere/compare.html" in text
     # After two epochs nothing is repaired yet, and the text does not claim it.
-    assert "at most 0.20" in text
-    assert "at least 0.70" in text
-    assert "NOT so" in text
+    flat = " ".join(text.split())
+    assert "at most 0.20 in vanilla and of at least 0.70 in LR" in flat
+    assert "which is NOT as expected" in flat
 
 
 def test_the_demo_converts_nats_to_squared_errors(quick: dict[str, Audit]) -> None:
@@ -737,10 +745,9 @@ def test_the_demo_converts_nats_to_squared_errors(quick: dict[str, Audit]) -> No
 def test_the_demo_counts_units_above_a_threshold(quick: dict[str, Audit]) -> None:
     from collapsekit.cli import demo_report
 
-    curve = quick["LR"].tables["active_units_curve"]
-    for threshold in (0.01, 0.1):
-        row = curve.iloc[(curve["threshold"] - threshold).abs().argmin()]
-        assert demo_report.active(quick["LR"], threshold) == row["count"]
+    variances = pd.DataFrame({"mean_variance": [0.0, 0.005, 0.015, 0.1, 0.11]})
+    audit = replace(quick["LR"], dimensions=variances)
+    assert [demo_report.active(audit, threshold) for threshold in (0.01, 0.1)] == [3, 1]
 
 
 @pytest.mark.slow
@@ -748,7 +755,8 @@ def test_the_demo_runs_and_shows_what_it_promises(run: Run, tmp_path: Path) -> N
     folder = tmp_path / "a" / "report"
     done = run("demo", "--out", folder)
     assert done.code == 0, done.err
-    assert "as it should be" in done.out
+    assert "as expected" in done.out
+    assert "NOT" not in done.out
     names = ["compare.html", "lr.audit", "lr.html", "vanilla.audit", "vanilla.html"]
     assert sorted(path.name for path in folder.iterdir()) == names
     for name in names:
@@ -756,7 +764,8 @@ def test_the_demo_runs_and_shows_what_it_promises(run: Run, tmp_path: Path) -> N
     vanilla, repaired = ck.load(folder / "vanilla.audit"), ck.load(folder / "lr.audit")
     assert (vanilla.dimensions["mean_variance"] > 0.1).mean() <= 0.20
     assert (repaired.dimensions["mean_variance"] > 0.1).mean() >= 0.70
-    assert f"vanilla: {vanilla.verdict.sentence.split()[0]}" in done.out
+    assert "vanilla: PARTIAL COLLAPSE." in done.out
+    assert "LR: HEALTHY." in done.out
     assert (vanilla.verdict.name, repaired.verdict.name) == ("partial", "healthy")
 
 

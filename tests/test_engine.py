@@ -346,7 +346,10 @@ def test_parameterisations(linear: Audit, name: str, transform: Any) -> None:
     ("encode", "words"),
     [
         (lambda x: torch.zeros(len(x), 2), "no posterior"),
-        (lambda x: (torch.zeros(len(x), 2), torch.ones(len(x), 3)), "not a posterior for every row"),
+        (
+            lambda x: (torch.zeros(len(x), 2), torch.ones(len(x), 3)),
+            "not a posterior for every row",
+        ),
         (lambda x: (torch.zeros(3, 2), torch.ones(3, 2)), "not a posterior for every row"),
         (lambda x: (torch.full((len(x), 2), torch.nan), torch.ones(len(x), 2)), "not finite"),
         (lambda x: (torch.zeros(len(x), 2), torch.zeros(len(x), 2)), "usable scale"),
@@ -389,7 +392,9 @@ def test_assert_ok(linear: Audit) -> None:
         linear.assert_ok(fail_on="warn")
     with pytest.raises(InputError, match="severity"):
         linear.assert_ok(fail_on="bad")
-    healthy = ck.audit(models.LinearVAE((30.0, 20.0)), models.LinearVAE((30.0, 20.0)).sample(900, 0))
+    healthy = ck.audit(
+        models.LinearVAE((30.0, 20.0)), models.LinearVAE((30.0, 20.0)).sample(900, 0)
+    )
     healthy.assert_ok(fail_on="fail")
 
 

@@ -53,8 +53,8 @@ def as_adapter(model: Any, *, device: Any = None) -> tuple[Any, Samples | None]:
     raise InputError(
         "this is no model that can be audited",
         got=type(model).__name__,
-        expected="a torch Module, an object with encode (and decode), a pair (encode, decode), or a "
-        "spec string",
+        expected="a torch Module, an object with encode (and decode), a pair (encode, decode), or "
+        "a spec string",
         remedy="pass the two callables: ck.audit((encode, decode), data)",
     )
 

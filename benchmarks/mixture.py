@@ -1,0 +1,249 @@
+"""The mixture kernel and the marginals against a matrix product's peak and against naive code.
+
+One process, one thread, CPU time, minimum of interleaved repeats: only the ratios mean something.
+    python benchmarks/mixture.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without an install, too
+from collapsekit.kernels.marginals import log_marginals
+from collapsekit.kernels.mixture import log_mixture_others, prepare
+
+Timed = Callable[[], object]
+CHUNKS_MB = (0.5, 2.0, 8.0, 64.0)
+
+
+@dataclass(frozen=True)
+class Size:
+    columns: int
+    rows: int
+    naive_rows: int
+    batch: int
+    repeats: int
+
+
+FULL = Size(columns=10240, rows=2048, naive_rows=128, batch=1024, repeats=7)
+QUICK = Size(columns=4096, rows=512, naive_rows=32, batch=256, repeats=3)
+
+
+def data(columns: int, dims: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Means, scales and one draw per posterior of a VAE-like set, float64 [K, D]."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(columns, dims, generator=generator, dtype=torch.float64)
+    scale = 0.1 + 0.5 * torch.rand(columns, dims, generator=generator, dtype=torch.float64)
+    noise = torch.randn(columns, dims, generator=generator, dtype=torch.float64)
+    scale *= sharpness
+    return mean, scale, mean + scale * noise
+
+
+def fastest(timed: dict[str, Timed], repeats: int) -> dict[str, float]:
+    """CPU seconds of each, minimum over repeats that take turns, so that noise hits all alike."""
+    best = dict.fromkeys(timed, math.inf)
+    for _ in range(repeats + 1):  # the first turn warms up; a minimum does not mind it
+        for name, function in timed.items():
+            start = time.thread_time()
+            function()
+            best[name] = min(best[name], time.thread_time() - start)
+    return best
+
+
+def peak(dtype: torch.dtype, dims: int) -> dict[str, tuple[Timed, float]]:
+    """Matrix products and their flops: a large square one and one of the kernel's own shape."""
+    square = torch.randn(1536, 1536).to(dtype)
+    left, right = torch.randn(256, 2 * dims).to(dtype), torch.randn(2 * dims, 512).to(dtype)
+    large, small = torch.empty_like(square), torch.empty(256, 512, dtype=dtype)
+
+    def blocks() -> None:
+        for _ in range(100):
+            torch.mm(left, right, out=small)
+
+    name = str(dtype).removeprefix("torch.")
+    return {
+        f"{name} square": (lambda: torch.mm(square, square, out=large), 2.0 * 1536**3),
+        f"{name} blocks": (blocks, 100 * 2.0 * 256 * 512 * 2 * dims),
+    }
+
+
+def broadcast(mean: Tensor, scale: Tensor, z: Tensor, megabytes: float) -> Tensor:
+    """ln sum_j, by [rows, K, D] chunks of at most so many MB: what one writes first."""
+    rows = max(1, int(megabytes * 1e6 / (mean.numel() * mean.element_size())))
+    parts = []
+    for chunk in z.split(rows):
+        log_prob = -0.5 * ((chunk[:, None] - mean) / scale).square() - scale.log()
+        log_prob = log_prob.sum(-1) - 0.5 * mean.shape[1] * math.log(2 * math.pi)
+        parts.append(torch.logsumexp(log_prob, 1))
+    return torch.cat(parts)
+
+
+def minibatch_mi(mean: Tensor, logvar: Tensor) -> Tensor:
+    """Mutual information of one batch by a [B, B, D] array: the usual code."""
+    batch, dims = mean.shape
+    negative_entropy = (-0.5 * dims * math.log(2 * math.pi) - 0.5 * (1 + logvar).sum(1)).mean()
+    z = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+    z = z.unsqueeze(1)
+    mean, logvar = mean.unsqueeze(0), logvar.unsqueeze(0)
+    variance = logvar.exp()
+    deviation = z - mean
+    log_density = -0.5 * (deviation**2 / variance).sum(-1) - 0.5 * (
+        dims * math.log(2 * math.pi) + logvar.sum(-1)
+    )
+    log_aggregate = torch.logsumexp(log_density, 1) - math.log(batch)
+    return negative_entropy - log_aggregate.mean()
+
+
+def mixture_report(dims: int, size: Size) -> None:
+    mean, scale, z = data(size.columns, dims)
+    sharp_mean, sharp_scale, sharp_z = data(size.columns, dims, 1e-3)
+    own = torch.arange(size.rows)
+    wide, narrow = prepare(sharp_mean, sharp_scale), prepare(mean, scale)
+    assert (narrow.dtype, wide.dtype) == ("float32", "float64")
+    z, sharp_z = z[: size.rows], sharp_z[: size.rows]
+    small = [x.float() for x in (mean, scale, z[: size.naive_rows])]
+    batch = max(64, size.batch * 32 // max(dims, 32))  # 3 arrays of [B, B, D]: at most 400 MB
+    batch_mean, batch_logvar = small[0][:batch], 2 * small[1][:batch].log()
+
+    products = peak(torch.float32, dims) | peak(torch.float64, dims)
+    timed: dict[str, Timed] = {name: function for name, (function, _) in products.items()}
+    timed["f32"] = lambda: log_mixture_others(narrow, z, own)
+    timed["f64"] = lambda: log_mixture_others(wide, sharp_z, own)
+    for megabytes in CHUNKS_MB:
+        timed[f"naive {megabytes}"] = lambda mb=megabytes: broadcast(*small, mb)  # type: ignore[misc]
+    timed["minibatch"] = lambda: minibatch_mi(batch_mean, batch_logvar)
+    best = fastest(timed, size.repeats)
+
+    rate = {
+        kind: max(flops / best[n] for n, (_, flops) in products.items() if n.startswith(kind))
+        for kind in ("float32", "float64")
+    }
+    pairs = size.rows * size.columns
+    f32, f64 = best["f32"] / pairs * 1e9, best["f64"] / pairs * 1e9
+    mm32, mm64 = 4e9 * dims / rate["float32"], 4e9 * dims / rate["float64"]
+    chunk = min(CHUNKS_MB, key=lambda mb: best[f"naive {mb}"])
+    naive = best[f"naive {chunk}"] / (size.naive_rows * size.columns) * 1e9
+    usual = best["minibatch"] / batch**2 * 1e9
+    print(
+        f"D={dims:<4d} float32 {f32:6.2f} ns/pair = {mm32 / f32:.2f} of mm's {mm32:.2f} "
+        f"({rate['float32'] / 1e9:.0f} GF/s) | float64 {f64:6.2f} = {mm64 / f64:.2f} of "
+        f"{mm64:.2f} ({rate['float64'] / 1e9:.0f}) | f64/f32 {f64 / f32:.2f}\n"
+        f"       naive float32, best chunk {chunk} MB: {naive:.0f} ns/pair, {naive / f32:.0f}x | "
+        f"usual minibatch code, B={batch}: {usual:.0f} ns/pair, {usual / f32:.0f}x",
+        flush=True,
+    )
+
+
+def marginals_report(columns: int, width: float, repeats: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(columns, 1, generator=generator, dtype=torch.float64)
+    scale = torch.full_like(mean, width)
+    z = mean + width * torch.randn(columns, 1, generator=generator, dtype=torch.float64)
+    rows = z[:: max(1, columns // 256)].float()  # the naive code takes a second otherwise
+    timed: dict[str, Timed] = {
+        "ours": lambda: log_marginals(mean, scale, z),
+        "naive": lambda: broadcast(mean.float(), scale.float(), rows, 2.0),
+    }
+    best = fastest(timed, repeats)
+    naive = best["naive"] * len(z) / len(rows)
+    print(
+        f"marginals K=R={columns:<6d} s={width:<6g} {best['ours'] * 1e3:7.1f} ms/dimension, "
+        f"{naive / best['ours']:.0f}x naive float32",
+        flush=True,
+    )
+
+
+def memory_of(what: str, columns: int, dims: int) -> None:
+    """Runs in a process of its own: prints the peak memory beside the inputs, MB."""
+    mean, scale, z = data(columns, dims, 1e-3 if what == "f64" else 1.0)
+    own = torch.arange(columns)
+    if what in ("f32", "f64"):  # let the libraries make their own buffers first
+        log_mixture_others(prepare(mean[:600], scale[:600]), z[:600], own[:600])
+    else:
+        log_marginals(mean[:600, :1], scale[:600, :1], z[:600, :1])
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak until now
+        read = lambda: {  # noqa: E731
+            k: int(v.split()[0]) / 1024
+            for k, _, v in (line.partition(":") for line in status.read_text().splitlines())
+            if k in ("VmHWM", "VmRSS")
+        }
+        before, peak_now = read()["VmRSS"], lambda: read()["VmHWM"]
+    except OSError:
+        import resource  # not on Windows
+
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        peak_now = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit  # noqa: E731
+        before = peak_now()
+    if what == "marginals":
+        log_marginals(mean, scale, z)
+    else:
+        log_mixture_others(prepare(mean, scale), z, own)
+    print(f"{peak_now() - before:.1f}")
+
+
+def memory_report(columns: int, dims: int) -> None:
+    found = {}
+    for what in ("f32", "f64", "marginals"):
+        command = [sys.executable, __file__, "--memory", what, str(columns), str(dims)]
+        found[what] = float(subprocess.run(command, check=True, capture_output=True).stdout)
+    naive = 3 * columns**2 * dims * 4 / 2**20
+    print(
+        f"peak extra memory, K=R={columns}, D={dims}: float32 {found['f32']:.0f} MB, float64 "
+        f"{found['f64']:.0f} MB, marginals {found['marginals']:.0f} MB; "
+        f"[K, K, D] code {naive:,.0f} MB by count",
+        flush=True,
+    )
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        wanted = ("vendor_id", "cpu family", "model", "model name")
+        found = dict(
+            (part.strip() for part in line.split(":", 1))
+            for line in info.read_text().split("\n\n")[0].splitlines()
+            if ":" in line
+        )
+        return ", ".join(f"{name} {found[name]}" for name in wanted if name in found)
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, a few seconds")
+    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.memory:
+        what, columns, dims = chosen.memory
+        memory_of(what, int(columns), int(dims))
+        return
+    size = QUICK if chosen.quick else FULL
+    print(f"{processor()}; {os.cpu_count()} cores; torch {torch.__version__}; {size}")
+    for dims in (8, 32, 128):
+        mixture_report(dims, size)
+    for columns in (4096,) if chosen.quick else (4096, 16384, 50000):
+        for width in (0.3, 0.01, 1e-4):
+            marginals_report(columns, width, 2)
+    if sys.platform != "win32":
+        memory_report(2048 if chosen.quick else 10000, 32)
+        if not chosen.quick:
+            memory_report(50000, 32)
+
+
+if __name__ == "__main__":
+    main()

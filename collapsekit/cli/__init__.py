@@ -1,0 +1,312 @@
+"""The command line: ``collapsekit demo | audit | compare | render | check | explain``.
+
+Results go to stdout, everything else to stderr, in plain text whatever the terminal. What a command
+does not need is not imported: `render` and `check` run where there is no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from collapsekit.cli import checks, gate, options, output
+from collapsekit.cli.gate import Status
+from collapsekit.errors import InputError
+from collapsekit.results import load
+
+EXIT_CODES = (
+    "Exit codes: 0 it ran; 1 a finding at or above --fail-on; 2 usage error; 3 the audit could not "
+    "run, or its verdict is inconclusive; 4 internal error; 130 interrupted."
+)
+
+app = typer.Typer(
+    name="collapsekit",
+    help="Audits trained VAEs for posterior collapse: where, how badly, how surely and why.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script; raises SystemExit with the exit code."""
+    try:
+        app(prog_name="collapsekit")
+    except KeyboardInterrupt:  # outside of a command: while options are read
+        raise SystemExit(int(Status.INTERRUPTED)) from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from collapsekit import __version__
+
+        output.emit(f"collapsekit {__version__}")
+        raise typer.Exit(int(Status.RAN))
+
+
+@app.callback(epilog=EXIT_CODES)
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Audits trained VAEs for posterior collapse: where, how badly, how surely and why."""
+
+
+AuditFile = Annotated[str, typer.Argument(metavar="FILE", help="An audit: FILE.audit.")]
+FailOn = Annotated[
+    str | None,
+    typer.Option(metavar="SEVERITY", help="Exit 1 from this on: inconclusive, warn or fail."),
+]
+AllowInconclusive = Annotated[
+    bool, typer.Option("--allow-inconclusive", help="Exit 0 when the verdict is inconclusive.")
+]
+
+
+@app.command()
+@gate.command
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports go.")] = Path(
+        "demo-report"
+    ),
+    seed: Annotated[int, typer.Option(help="Of both trainings and both audits.")] = 0,
+    fail_on: FailOn = None,
+) -> Status:
+    """Train a VAE that collapses and its repair; audit both.
+
+    Takes less than a minute and downloads nothing: the data ship with scikit-learn.
+    """
+    bar = options.bar(fail_on)
+    from collapsekit.cli import demo_report
+
+    demo_report.prepare(out)
+    audits = demo_report.audits(seed)
+    demo_report.write(audits, out)
+    output.emit(demo_report.text(audits, out))
+    return gate.judge(list(audits.values()), bar, allow_inconclusive=False)
+
+
+@app.command()
+@gate.command
+def audit(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="package.module:factory, a function that returns the model with its weights; or "
+            "posteriors:FILE.npz, arrays mean and scale and, optionally, x and labels.",
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=".npy, .npz, FILE.npz:NAME, .pt, or a folder of images."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="FILE", help=".npy, or text with one label a line.")
+    ] = None,
+    likelihood: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="bernoulli (outputs are probabilities), bernoulli_logits, categorical or "
+            "gaussian:SCALE; without it, errors are squared errors.",
+        ),
+    ] = None,
+    parameterisation: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What the encoder returns beside the mean: scale, variance, logvar or log_scale.",
+        ),
+    ] = "scale",
+    prior: Annotated[
+        str | None, typer.Option(metavar="MEAN,SCALE", help="If it is not N(0, 1).")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="The KL weight of the training, for the advice.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    batch: Annotated[int | None, typer.Option(help="Samples a call.")] = None,
+    population: Annotated[
+        int | None, typer.Option(help="Samples among which pairwise measures are taken.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
+    ] = None,
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write FILE.html, .audit, .json, .md, .txt or .xml (JUnit); repeatable.",
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="On stdout: text, json, md or junit.")
+    ] = "text",
+    fail_on: FailOn = None,
+    allow_inconclusive: AllowInconclusive = False,
+) -> Status:
+    """Audit a trained model on data.
+
+    Exits 0 whatever it finds, unless --fail-on is given or the verdict is inconclusive.
+    """
+    # Whatever can be refused is refused before the work begins.
+    bar = options.bar(fail_on)
+    form = output.checked(form)
+    targets = {path: output.target(path) for path in out or [] if path != output.STDOUT}
+    given = {
+        "--data": data,
+        "--labels": labels,
+        "--likelihood": likelihood,
+        "--parameterisation": parameterisation,
+        "--prior": prior,
+        "--beta": beta,
+        "--seed": seed,
+        "--batch": batch,
+        "--population": population,
+        "--device": device,
+    }
+    declared = options.likelihood(likelihood)
+    believed = options.prior(prior)
+    named = options.labels(labels)
+    # stdout is the result's: what the model's own code prints goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr):
+        adapter, brought = options.model(model, device)
+    if brought is not None and not (data is None and labels is None):
+        raise InputError(
+            f"{model} brings its own data",
+            got=f"--data {data}" if data is not None else f"--labels {labels}",
+            expected="neither --data nor --labels",
+            remedy="leave it out; inputs and labels go into the file, as arrays x and labels",
+        )
+    if brought is None and data is None:
+        raise InputError(
+            "there are no data to audit on",
+            got=f"{model} without --data",
+            expected="--data FILE",
+            remedy=f"collapsekit audit {model} --data test.npy",
+        )
+
+    from collapsekit import engine
+
+    with contextlib.redirect_stdout(sys.stderr):
+        result = engine.audit(
+            adapter,
+            data if brought is None else brought,
+            labels=named,
+            parameterisation=parameterisation,
+            prior=believed,
+            likelihood=declared,
+            beta=beta,
+            seed=seed,
+            batch=batch,
+            population=population,
+        )
+    # What is needed to get this audit again; where it was written to is no part of that.
+    words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    result.provenance["command"] = shlex.join(["collapsekit", "audit", model, *map(str, words)])
+    for path, kind in targets.items():
+        output.write(result, path, kind)
+    output.emit(output.rendered(result, form))
+    return gate.judge([result], bar, allow_inconclusive)
+
+
+@app.command()
+@gate.command
+def compare(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=FILE...", help="Audits; without a name the file's stem."),
+    ],
+    out: Annotated[
+        str, typer.Option(metavar="FILE", help="The page to write; - is stdout.")
+    ] = "compare.html",
+    force: Annotated[bool, typer.Option("--force", help="Although data or priors differ.")] = False,
+) -> Status:
+    """Set audits side by side: better, worse, or the same.
+
+    Better and worse are told only where intervals do not overlap.
+    """
+    named = options.named(files)
+    output.in_folder(out)
+    audits = {name: load(path) for name, path in named.items()}
+    from collapsekit.comparison import compare as side_by_side
+
+    comparison = side_by_side(audits, force=force)
+    if out == output.STDOUT:
+        output.emit(comparison.to_html())
+    else:
+        comparison.to_html(out)
+        gate.say(f"wrote {out}")
+        output.emit(str(comparison))
+    return Status.RAN
+
+
+@app.command()
+@gate.command
+def render(
+    file: AuditFile,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="text, html, md, json or junit."),
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="PATH", help="- is stdout.")] = output.STDOUT,
+) -> Status:
+    """Report an audit again; it needs no model, no data.
+
+    Without --format the suffix of --out decides; on stdout it is text.
+    """
+    if form is not None:
+        kind = output.checked(form)
+        output.in_folder(out)
+    else:
+        kind = "text" if out == output.STDOUT else output.target(out)
+    output.write(load(file), out, kind)
+    return Status.RAN
+
+
+@app.command()
+@gate.command
+def check(
+    file: AuditFile,
+    fail_on: FailOn = "fail",
+    allow_inconclusive: AllowInconclusive = False,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="text, json or junit.")
+    ] = "text",
+) -> Status:
+    """Gate a pipeline on an audit.
+
+    Exits 1 when a finding is at or above --fail-on, 3 when the verdict is inconclusive.
+    """
+    bar = options.bar(fail_on)
+    assert bar is not None
+    form = output.checked(form, ("text", "json", "junit"))
+    checked = load(file)
+    status = gate.judge([checked], bar, allow_inconclusive)
+    output.emit(checks.report(form, checked, file, bar, status))
+    return status
+
+
+@app.command()
+@gate.command
+def explain(
+    code: Annotated[
+        str | None, typer.Argument(metavar="CODE", help="CK101, ...; without it, all are listed.")
+    ] = None,
+) -> Status:
+    """Tell what a finding means and what to do about it."""
+    from collapsekit import explain as texts
+
+    output.emit(texts.listing() if code is None else texts.describe(texts.find(code)))
+    return Status.RAN
+
+
+__all__ = ["EXIT_CODES", "app", "main"]

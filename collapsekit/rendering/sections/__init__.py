@@ -1,0 +1,54 @@
+"""The sections of the page, in their order. Each is one file with a ``build(facts)``.
+
+``build`` returns a `Section`, or ``None`` where the audit holds nothing to show; what was skipped
+is told in `method`. Nothing here imports matplotlib: drawings are painted later, by the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collapsekit.rendering.blocks import Section
+from collapsekit.rendering.facts import Facts
+from collapsekit.rendering.sections import (
+    active_units,
+    appendix,
+    dimensions,
+    findings,
+    gallery,
+    information,
+    injectivity,
+    kl_map,
+    method,
+    prior_match,
+    remedy,
+    roles,
+    samples,
+    verdict,
+)
+
+Builder = Callable[[Facts], Section | None]
+
+#: One line per section: a new one is its file and a line here.
+SECTIONS: tuple[Builder, ...] = (
+    verdict.build,
+    findings.build,
+    samples.build,
+    gallery.build,
+    dimensions.build,
+    kl_map.build,
+    roles.build,
+    active_units.build,
+    information.build,
+    injectivity.build,
+    prior_match.build,
+    remedy.build,
+    method.build,
+    appendix.build,
+)
+
+
+def build_all(facts: Facts) -> list[Section]:
+    """Every section that this audit can fill."""
+    built = [build(facts) for build in SECTIONS]
+    return [section for section in built if section is not None]

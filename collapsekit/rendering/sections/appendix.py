@@ -1,0 +1,193 @@
+"""Everything: the headlines, the dimensions, the environment, and the data to take away."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.rendering import data, wording
+from collapsekit.rendering.blocks import (
+    Block,
+    Code,
+    Column,
+    Download,
+    Fold,
+    Section,
+    Table,
+)
+from collapsekit.rendering.facts import Facts
+from collapsekit.rendering.wording import figure
+
+TABLE_ROWS = 256
+EMBEDDED_ROWS = 128
+_SHOWN = (
+    ("kl", "KL"),
+    ("mean_variance", "Variance of mean"),
+    ("signal_fraction", "Signal"),
+    ("information", "Information"),
+    ("aggregate_kl", "Mismatch"),
+    ("decoder_usage", "Reads"),
+    ("decoder_nats", "in nats"),
+    ("shuffle_cost", "Shuffle cost"),
+    ("round_trip_r2", "Round trip"),
+    ("robust_round_trip_r2", "robust"),
+)
+
+
+def build(facts: Facts) -> Section:
+    """The section; it exists for every audit."""
+    blocks: list[Block] = []
+    if len(facts.audit.summary):
+        blocks.append(Fold("All headline numbers", (_summary(facts),)))
+    if len(facts.audit.dimensions):
+        blocks.append(Fold("All dimensions", (_dimensions(facts),)))
+    environment = _environment(facts)
+    if environment is not None:
+        blocks.append(Fold("Environment and run", (environment,)))
+    command = facts.audit.provenance.get("command")
+    if isinstance(command, str) and command.strip():
+        blocks.append(Fold("Run again", (Code(wording.clean(command, 600)),)))
+    blocks += _downloads(facts)
+    return Section(
+        id="appendix",
+        nav="Appendix",
+        question="Where is everything?",
+        headline="Appendix",
+        blocks=tuple(blocks),
+    )
+
+
+def _summary(facts: Facts) -> Table:
+    rows = []
+    for name in facts.audit.summary.index[:64]:
+        number = facts.number(str(name))
+        if number is None:
+            rows.append((wording.clean(name, 60), "not measured", "", "", ""))
+            continue
+        text, unit = wording.value(number)
+        rows.append(
+            (
+                wording.clean(name, 60),
+                f"{text}{wording.NBSP}{unit}".strip(),
+                wording.interval(number),
+                f"{number.n:,}",
+                wording.clean(number.note, 200),
+            )
+        )
+    return Table(
+        "All headline numbers",
+        (
+            Column("Name", numeric=False),
+            Column("Value"),
+            Column("Interval"),
+            Column("n"),
+            Column("Note", numeric=False),
+        ),
+        rows,
+        tight=True,
+    )
+
+
+def _dimensions(facts: Facts) -> Table:
+    known = [(label, c) for name, label in _SHOWN if (c := facts.per_dimension(name)) is not None]
+    words = [
+        (label, w)
+        for name, label in (("state", "State"), ("role", "Role"))
+        if (w := facts.words(name))
+    ]
+    shown = facts.order[:TABLE_ROWS]
+    rows = [
+        (
+            str(facts.index[k]),
+            *(column[k] for _, column in words),
+            *(figure(float(column[k])) for _, column in known),
+        )
+        for k in shown
+    ]
+    note = wording.showing(len(shown), len(facts.order), "dimension")
+    if note:
+        note += " By falling KL; all of them are in the audit file."
+    return Table(
+        "All dimensions, by falling KL",
+        (
+            Column("Dimension", numeric=False),
+            *(Column(label, numeric=False) for label, _ in words),
+            *(Column(label) for label, _ in known),
+        ),
+        rows,
+        note=note,
+        tight=True,
+    )
+
+
+def _environment(facts: Facts) -> Table | None:
+    rows: list[tuple[str, str]] = []
+    for block in (facts.audit.provenance, facts.audit.run):
+        for key in sorted(block):
+            if key in ("notes", "command"):
+                continue
+            content = block[key]
+            if isinstance(content, float):
+                content = figure(content)
+            rows.append((wording.clean(key, 60), wording.field_value(content, 400)))
+    if not rows:
+        return None
+    return Table(
+        "Environment and run",
+        (Column("Field", numeric=False), Column("Value", numeric=False)),
+        rows[:64],
+        tight=True,
+    )
+
+
+def _downloads(facts: Facts) -> list[Block]:
+    """Files inside the page: a data link saves without any script."""
+    rows = np.sort(facts.order[:EMBEDDED_ROWS])
+    text = _compact(data.render(facts.audit, rows=rows))
+    note = wording.showing(len(rows), len(facts.order), "dimension")
+    blocks: list[Block] = [
+        Download(
+            "audit.json",
+            _uri("application/json", text),
+            f"Verdict, findings, headlines, settings and dimensions, to six digits. {note}".strip(),
+        )
+    ]
+    if len(facts.audit.dimensions):
+        table = facts.audit.dimensions.iloc[rows]
+        blocks.append(
+            Download("dimensions.csv", _uri("text/csv", _csv(table)), "A row per dimension.")
+        )
+    return blocks
+
+
+def _compact(text: str) -> str:
+    """The same JSON without spaces and with six digits: what a page can carry."""
+    content = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    return json.dumps(
+        content, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def _csv(table: pd.DataFrame) -> str:
+    frame = table.copy()
+    for name in frame.columns:
+        if frame[name].dtype == object or pd.api.types.is_string_dtype(frame[name]):
+            frame[name] = [_inert(cell) for cell in frame[name]]
+    frame.columns = [_inert(name) for name in frame.columns]
+    text: str = frame.to_csv(index_label="dimension", float_format="%.6g", lineterminator="\n")
+    return text
+
+
+def _inert(cell: object) -> str:
+    """Text that a spreadsheet will not run as a formula."""
+    if cell is None or cell is pd.NA:
+        return ""
+    text = wording.clean(cell, 200)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _uri(kind: str, text: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"

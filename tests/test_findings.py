@@ -1,0 +1,72 @@
+"""The verdict folds severities and words; it knows no probe."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from collapsekit.findings import VERDICTS, Code, Finding, Severity, fold
+
+CODE = Code("CK999", "Title", "meaning", "formula", "Do this.", "source")
+
+
+def finding(verdict: str | None, severity: Severity, message: str = "it is so.") -> Finding:
+    return CODE.finding(severity, message, verdict=verdict)
+
+
+def test_severities_are_ordered() -> None:
+    assert Severity.OK < Severity.INCONCLUSIVE < Severity.WARN < Severity.FAIL
+    assert [s.word for s in Severity] == ["ok", "inconclusive", "warn", "fail"]
+    assert Severity.of("warn") is Severity.WARN
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(VERDICTS[:5], 2)))
+def test_the_earlier_word_wins(first: str, second: str) -> None:
+    pair = [finding(second, Severity.FAIL), finding(first, Severity.WARN)]
+    assert fold(pair).name == first
+    assert fold(pair[::-1]).name == first
+
+
+@pytest.mark.parametrize("severity", [Severity.OK, Severity.INCONCLUSIVE])
+def test_only_warnings_and_failures_carry_a_word(severity: Severity) -> None:
+    assert fold([finding("total", severity), finding("healthy", Severity.OK)]).name == "healthy"
+
+
+def test_inconclusive_stands_between_partial_and_healthy() -> None:
+    open_question = finding("inconclusive", Severity.INCONCLUSIVE)
+    healthy = finding("healthy", Severity.OK)
+    assert fold([open_question, healthy]).name == "inconclusive"
+    assert fold([open_question, finding("partial", Severity.WARN)]).name == "partial"
+
+
+def test_nothing_measured_is_not_healthy() -> None:
+    assert fold([]).name == "inconclusive"
+    assert fold([finding(None, Severity.WARN)]).name == "inconclusive"
+
+
+def test_the_sentence_says_what_how_and_what_to_do() -> None:
+    found = [
+        finding("partial", Severity.WARN, "3 of 8 dimensions are dead."),
+        finding(None, Severity.WARN, "the prior is not matched."),
+    ]
+    verdict = fold(found)
+    assert verdict.sentence == (
+        "Partial collapse: 3 of 8 dimensions are dead. Do this. "
+        "Beside it: the prior is not matched."
+    )
+    assert verdict.codes == ("CK999",)
+    assert verdict.severity is Severity.WARN
+
+
+def test_a_word_outside_the_seven_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        finding("broken", Severity.FAIL)
+
+
+def test_indices_are_capped_and_plain() -> None:
+    many = CODE.finding(Severity.WARN, "many.", samples=range(5_000))
+    assert len(many.samples) == 1_000
+    assert all(type(i) is int for i in many.samples)
+    assert many.advice == "Do this."
+    assert CODE.finding(Severity.OK, "fine.").advice == ""

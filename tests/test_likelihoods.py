@@ -1,0 +1,97 @@
+"""Likelihoods against torch.distributions, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from collapsekit.errors import InputError, ModelError
+from collapsekit.likelihoods import (
+    Bernoulli,
+    Categorical,
+    FromDistribution,
+    Gaussian,
+    as_likelihood,
+)
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.rand(5, 2, 3, generator=GENERATOR, dtype=torch.float64)
+OUT = torch.rand(5, 2, 3, generator=GENERATOR, dtype=torch.float64)
+OTHER = torch.rand(5, 2, 3, generator=GENERATOR, dtype=torch.float64)
+
+
+def summed(values: torch.Tensor) -> np.ndarray:
+    return values.flatten(1).sum(dim=1).numpy()
+
+
+def test_gaussian() -> None:
+    normal = torch.distributions.Normal(OUT, 0.3)
+    np.testing.assert_allclose(Gaussian(0.3).log_prob(OUT, X), summed(normal.log_prob(X)), 1e-12)
+    other = torch.distributions.Normal(OTHER, 0.3)
+    expected = summed(torch.distributions.kl_divergence(normal, other))
+    np.testing.assert_allclose(Gaussian(0.3).divergence(OUT, OTHER), expected, 1e-12)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_bernoulli(logits: bool) -> None:
+    out, other = (torch.logit(o) if logits else o for o in (OUT, OTHER))
+    truth = torch.distributions.Bernoulli(probs=OUT, validate_args=False)
+    likelihood = Bernoulli(logits)
+    np.testing.assert_allclose(likelihood.log_prob(out, X), summed(truth.log_prob(X)), 1e-10)
+    rival = torch.distributions.Bernoulli(probs=OTHER, validate_args=False)
+    expected = summed(torch.distributions.kl_divergence(truth, rival))
+    np.testing.assert_allclose(likelihood.divergence(out, other), expected, 1e-9)
+    np.testing.assert_allclose(likelihood.mean(out), OUT, 1e-12)
+    single = likelihood.log_prob(out.float(), X.float())
+    assert single.dtype == torch.float64
+    np.testing.assert_allclose(single, summed(truth.log_prob(X)), 1e-5)
+
+
+def test_bernoulli_at_hard_outputs() -> None:
+    hard = torch.tensor([[0.0, 1.0]])
+    assert Bernoulli().log_prob(hard, torch.tensor([[0.0, 1.0]])).item() == 0.0
+    assert Bernoulli().log_prob(hard, torch.tensor([[1.0, 0.0]])).item() == -200.0
+
+
+def test_categorical() -> None:
+    logits = torch.randn(4, 5, 7, generator=GENERATOR, dtype=torch.float64)
+    other = torch.randn(4, 5, 7, generator=GENERATOR, dtype=torch.float64)
+    x = torch.randint(0, 5, (4, 7), generator=GENERATOR)
+    truth = torch.distributions.Categorical(logits=logits.movedim(1, -1))
+    rival = torch.distributions.Categorical(logits=other.movedim(1, -1))
+    np.testing.assert_allclose(Categorical().log_prob(logits, x), summed(truth.log_prob(x)), 1e-12)
+    expected = summed(torch.distributions.kl_divergence(truth, rival))
+    np.testing.assert_allclose(Categorical().divergence(logits, other), expected, 1e-12)
+    assert torch.equal(Categorical().mean(logits), logits.argmax(dim=1))
+
+
+def test_a_distribution_scores_itself() -> None:
+    normal = torch.distributions.Normal(OUT, 0.3)
+    got = FromDistribution().log_prob(normal, X)
+    np.testing.assert_allclose(got, summed(normal.log_prob(X)), 1e-12)
+
+
+def test_names() -> None:
+    assert as_likelihood("bernoulli") == Bernoulli()
+    assert as_likelihood("bernoulli_logits") == Bernoulli(logits=True)
+    assert as_likelihood(("gaussian", 0.5)) == Gaussian(0.5)
+    assert as_likelihood(None) is None
+    assert as_likelihood(Gaussian(2.0)) == Gaussian(2.0)
+    with pytest.raises(InputError, match="a Gaussian has a scale"):
+        as_likelihood("gaussian")
+    with pytest.raises(InputError, match="positive scale"):
+        as_likelihood(("gaussian", 0.0))
+    with pytest.raises(InputError, match="no such likelihood"):
+        as_likelihood("poisson")
+
+
+def test_what_does_not_fit_is_named() -> None:
+    with pytest.raises(ModelError, match="bernoulli_logits"):
+        Bernoulli().log_prob(OUT - 1, X)
+    with pytest.raises(InputError, match=r"data in \[0, 1\]"):
+        Bernoulli().log_prob(OUT, X * 255)
+    with pytest.raises(ModelError, match="data's shape"):
+        Gaussian().log_prob(OUT[:, :1], X)
+    with pytest.raises(ModelError, match="categorical"):
+        Categorical().log_prob(OUT, X)
