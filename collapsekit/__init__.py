@@ -11,7 +11,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     noise, samples <- streaming
     number, streaming <- intervals
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
-        <- probe (and results, intervals) <- probes <- readings <- engine <- cli
+        <- probe (and results, intervals) <- probes <- readings <- engine <- monitors <- cli
     results <- comparison <- rendering <- cli: a report reads only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other
 
@@ -24,7 +24,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collapsekit import adapters, probes, remedies
+    from collapsekit import adapters, monitors, probes, remedies
     from collapsekit.comparison import compare
     from collapsekit.engine import audit, run
     from collapsekit.errors import (
@@ -57,6 +57,7 @@ __all__ = [
     "audit",
     "compare",
     "load",
+    "monitors",
     "probes",
     "remedies",
     "run",
@@ -78,7 +79,7 @@ _HOME = {
     "FileError": "errors",
     "CollapseError": "errors",
 }
-_SUBPACKAGES = frozenset({"adapters", "probes", "remedies"})
+_SUBPACKAGES = frozenset({"adapters", "monitors", "probes", "remedies"})
 
 
 def __getattr__(name: str) -> Any:

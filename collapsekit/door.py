@@ -61,10 +61,13 @@ class Encoded:
     posterior : DiagonalGaussian
     good : Tensor, bool [B]
         Rows whose mean and scale are finite and whose scale is positive.
+    problem : ModelError or None
+        What is wrong where no row is good.
     """
 
     posterior: DiagonalGaussian
     good: Tensor
+    problem: ModelError | None = None
 
 
 @dataclass
@@ -139,9 +142,9 @@ class Door:
         second64 = raw_second.to(torch.float64).flatten(1)
         scale = transform(second64)
         good = (torch.isfinite(flat) & torch.isfinite(scale) & (scale > 0)).all(dim=1)
-        if rows and not bool(good.any()):
-            raise self._hopeless(flat, second64, named)
-        return Encoded(DiagonalGaussian(flat, scale), good)
+        hopeless = bool(rows) and not bool(good.any())
+        problem = self._hopeless(flat, second64, named) if hopeless else None
+        return Encoded(DiagonalGaussian(flat, scale), good, problem)
 
     def _hopeless(self, mean: Tensor, second: Tensor, named: bool) -> ModelError:
         low, high = (float(v) for v in torch.aminmax(second))

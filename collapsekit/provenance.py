@@ -16,6 +16,7 @@ import torch
 
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
+from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from collapsekit.population import Population
 from collapsekit.samples import Inputs, Samples
 from collapsekit.streaming import to_numpy
@@ -37,7 +38,7 @@ def provenance(
         "latent_shape": list(door.latent_shape),
         "seed": seed,
         "prior": _prior_text(door),
-        "likelihood": _likelihood_text(door),
+        "likelihood": _declared_likelihood(door),
         "parameterisation": door.parameterisation,
         "reductions": "KL and errors are summed over dimensions and values, means are over "
         "samples; nats",
@@ -106,10 +107,21 @@ def _prior_text(door: Door) -> str:
     )
 
 
-def _likelihood_text(door: Door) -> str:
+def _declared_likelihood(door: Door) -> Any:
+    """As the argument of `audit` would say it; None where errors are squared errors."""
     if getattr(door.adapter, "log_likelihood", None) is not None:
         return "the model's own log_likelihood"
-    return "none declared: squared error" if door.likelihood is None else str(door.likelihood)
+    match door.likelihood:
+        case Gaussian(scale=scale):
+            return ["gaussian", scale]
+        case Bernoulli(logits=logits):
+            return "bernoulli_logits" if logits else "bernoulli"
+        case Categorical():
+            return "categorical"
+        case None:
+            return None
+        case other:
+            return str(other)
 
 
 def _versions() -> dict[str, str]:

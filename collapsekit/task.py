@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from collapsekit.door import Door
+from collapsekit.door import Door, Encoded
 from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
 from collapsekit.population import KeyedSubset, Population
 from collapsekit.probe import Probe, States, merge
 from collapsekit.provenance import tensors
-from collapsekit.samples import Batch, Samples, take_rows
+from collapsekit.samples import Batch, Inputs, Samples, take_rows
 from collapsekit.streaming import Array, Rows, to_numpy
 from collapsekit.troubles import RANDOM
 
@@ -80,21 +80,18 @@ class Task:
         self.timings["data"] = time.perf_counter() - begin
 
     def _data_batch(self, part: Batch, kept: list[KeyedSubset]) -> None:
-        """Observe one batch; halve it when memory runs out; a batch that fails is told and left."""
+        """Observe one batch. What fails is halved: memory may then suffice, and a sample that the
+        model cannot bear is told alone and costs no other, however the data were cut."""
         try:
             observed = self._data_states(part)
-        except (MemoryError, RuntimeError) as error:
-            if _out_of_memory(error) and len(part.index) > 1:
+        except Exception as error:  # whatever a stranger's model raises
+            if len(part.index) > 1:
                 half = len(part.index) // 2
                 for rows in (np.arange(half), np.arange(half, len(part.index))):
                     self._data_batch(_batch_rows(part, rows), kept)
                 return
-            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part)
-            return
-        except CollapsekitError:
-            raise
-        except Exception as error:  # whatever a stranger's model raises
-            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part)
+            self.count += 1
+            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part.index)
             return
         states, subset, labels = observed
         self.count += len(part.index)
@@ -112,9 +109,7 @@ class Task:
         labels = None if part.labels is None else Rows(part.index, label=part.labels)
         if not bool(encoded.good.all()):
             bad = to_numpy(~encoded.good)
-            self.lost.setdefault("the posterior is not finite or not positive", []).extend(
-                part.index[bad].tolist()
-            )
+            self._lose("the posterior is not finite or its scale not positive", part.index[bad])
             good = np.flatnonzero(~bad)
             if not len(good):
                 return {}, None, labels
@@ -133,9 +128,8 @@ class Task:
     def _limit(self, dims: int) -> int:
         return max(2, min(self.most, _MEMORY // (16 * dims)))
 
-    def _lose(self, why: str, part: Batch) -> None:
-        self.count += len(part.index)
-        self.lost.setdefault(why, []).extend(part.index.tolist())
+    def _lose(self, why: str, index: Array) -> None:
+        self.lost.setdefault(why, []).extend(index.tolist())
 
     # -- the other two streams ---------------------------------------------------------------
 
@@ -212,8 +206,13 @@ class Task:
         raised as well, since every number of that probe would be wrong.
         """
         x = first_rows(first.x, 2)
-        encoded = self.door.encode(x, "rehearsal")
-        again = self.door.encode(x, "rehearsal")
+        encoded = self._try_encode(x)
+        if encoded.problem is not None:  # bad rows may come first: look at the whole batch
+            x = first.x
+            encoded = self._try_encode(x)
+        if encoded.problem is not None:
+            raise encoded.problem
+        again = self._try_encode(x)
         same = torch.equal(
             torch.nan_to_num(encoded.posterior.mean), torch.nan_to_num(again.posterior.mean)
         ) and torch.equal(
@@ -246,6 +245,19 @@ class Task:
             except Exception as error:
                 self.skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
         self.door.passes = type(self.door.passes)()
+
+    def _try_encode(self, x: Inputs) -> Encoded:
+        try:
+            return self.door.encode(x, "rehearsal")
+        except CollapsekitError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                "the encoder failed on the first samples",
+                got=f"{type(error).__name__}: {brief(error)}",
+                expected="a posterior for every row",
+                remedy="try encode(data[:2]) by hand; check the data's shape and type",
+            ) from error
 
 
 def _batch_rows(part: Batch, rows: Array) -> Batch:

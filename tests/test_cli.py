@@ -543,10 +543,6 @@ def test_a_model_that_cannot_be_audited_exits_3(run: Run, here: Path, model: str
     assert "Traceback" not in done.err
 
 
-@pytest.mark.xfail(
-    reason="Task._rehearse lets the encoder's own exception through instead of a ModelError",
-    strict=True,
-)
 def test_an_encoder_that_raises_exits_3(run: Run, here: Path) -> None:
     done = run("audit", "tiny_model:Raising", "--data", "x.npy")
     assert "mat1 and mat2" in done.err

@@ -47,7 +47,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # Training-time help and audits do not know each other; only the demo uses both.
     "remedies": ("errors",),
     "demo": ("remedies",),
-    "cli": ("rendering", "engine", "monitors", "demo"),
+    "explain": ("engine",),
+    "__main__": ("cli",),
+    "cli": ("rendering", "engine", "monitors", "demo", "explain"),
 }
 # What the package root defines itself, so that importing it from there drags in nothing.
 FROM_ROOT = {"__version__"}

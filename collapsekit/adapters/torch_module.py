@@ -34,7 +34,7 @@ class TorchModule:
 
     def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
         self.module = module
-        self._target = None if device is None else torch.device(device)
+        self._target = None if device is None else _device(device)
         self._encode = _method(module, "encode", "encoder")
         if self._encode is None:
             raise InputError(
@@ -110,3 +110,17 @@ def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
         if buffer.is_floating_point():
             return buffer.device, buffer.dtype
     return torch.device("cpu"), torch.get_default_dtype()
+
+
+def _device(wanted: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(wanted)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"the device {str(wanted)!r} cannot be used",
+            got=" ".join(str(error).split())[:200],
+            expected="cpu, or a device that this torch build and machine have",
+            remedy="leave device out to run where the model is",
+        ) from error
+    return device

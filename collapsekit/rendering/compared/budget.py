@@ -56,7 +56,7 @@ def _figure(budgets: list[tuple[Named, Budget]]) -> Figure:
 
     def paint(canvas: Canvas) -> None:
         height = ROW * len(budgets)
-        axes = canvas.axes(4, 4, 10, canvas.height - height - 4, grid="none")
+        axes = canvas.axes(4, 4, 22, canvas.height - height - 4, grid="none")
         axes.set_xlim(0, top * 1.02)
         axes.set_ylim(height, 0)
         for at, (run, budget) in enumerate(budgets):

@@ -170,7 +170,7 @@ def figure_of(facts: Facts, budget: Budget) -> Figure:
         unsure = (low, high)
 
     def paint(canvas: Canvas) -> None:
-        axes = canvas.axes(4, 4, 10, 84, grid="none")
+        axes = canvas.axes(4, 4, 22, 84, grid="none")
         axes.set_xlim(0, budget.rate * 1.02)
         axes.set_ylim(0, 1)
         axes.spines["bottom"].set_position(("outward", 32))

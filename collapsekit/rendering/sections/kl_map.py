@@ -186,7 +186,7 @@ def _figure(facts: Facts, chosen: _Map, result: str) -> Figure:
     )
     strength = np.where(scale > 0, 0.08 + 0.92 * scale, 0.0)
     pixels, spans = _with_gaps(alpha_layer(strength, BLUE), chosen.groups)
-    height = int(min(max(rows * 7, 44), 300))
+    height = int(min(max(rows * 7, 16 * min(rows, 8), 44), 300))
     named = any(name for name, _, _ in chosen.groups)
 
     names = [wording.clean(name, 14) for name, _, _ in chosen.groups]

@@ -177,7 +177,7 @@ def _histograms(facts: Facts, kl: Floats) -> Figure:
         return (
             left + 44,
             top + 26,
-            canvas.width - left - width + 6,
+            canvas.width - left - width + 14,
             canvas.height - top - height + 44,
         )
 
