@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collapsekit.probe import Probe
-from collapsekit.probes.active_units import ActiveUnits, active_units, mean_variance
+from collapsekit.probes.active_units import (
+    ActiveUnits,
+    active_units,
+    mean_variance,
+    signal_fraction,
+)
 from collapsekit.probes.collisions import Collisions, collisions
 from collapsekit.probes.decoder_usage import DecoderUsage, decoder_usage
 from collapsekit.probes.dimension_state import DimensionState, dimension_state
 from collapsekit.probes.effective_rank import EffectiveRank, effective_rank
 from collapsekit.probes.gallery import Gallery
-from collapsekit.probes.information_budget import InformationBudget
+from collapsekit.probes.information_budget import InformationBudget, information_budget
 from collapsekit.probes.kl import KL, kl
-from collapsekit.probes.kl_distribution import KLDistribution
+from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
 from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
 from collapsekit.probes.mutual_information import (
     MutualInformation,
@@ -19,10 +24,10 @@ from collapsekit.probes.mutual_information import (
     pointwise_information,
     reidentification,
 )
-from collapsekit.probes.reconstruction import Reconstruction
+from collapsekit.probes.reconstruction import Reconstruction, reconstruction
 from collapsekit.probes.round_trip import RoundTrip, round_trip
-from collapsekit.probes.shuffle_cost import ShuffleCost
-from collapsekit.probes.swap_gap import SwapGap
+from collapsekit.probes.shuffle_cost import ShuffleCost, shuffle_cost
+from collapsekit.probes.swap_gap import SwapGap, swap_gap
 
 #: What an audit measures by default, in the order of its tables.
 REGISTERED: tuple[Probe, ...] = (
@@ -66,11 +71,17 @@ __all__ = [
     "decoder_usage",
     "dimension_state",
     "effective_rank",
+    "information_budget",
     "kl",
+    "kl_distribution",
     "local_collapse",
     "mean_variance",
     "mutual_information",
     "pointwise_information",
+    "reconstruction",
     "reidentification",
     "round_trip",
+    "shuffle_cost",
+    "signal_fraction",
+    "swap_gap",
 ]

@@ -151,3 +151,14 @@ def mean_variance(mean: Any) -> Array:
     """Variance over samples of each posterior mean: [D], in the units of `mean` squared."""
     mean = np.asarray(mean, dtype=np.float64)
     return Moments.of(mean).variance
+
+
+def signal_fraction(mean: Any, scale: Any) -> Array:
+    """Share of each dimension's variance that is signal: [D] in [0, 1], whatever its scale.
+
+    Var_i(mu_ij) / (Var_i(mu_ij) + mean_i sigma_ij^2); 0 where the mean never moves.
+    """
+    variance = mean_variance(mean)
+    width: Array = np.mean(np.asarray(scale, dtype=np.float64) ** 2, axis=0)
+    share: Array = variance / (variance + width)
+    return share

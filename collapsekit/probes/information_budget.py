@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import estimate
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
-from collapsekit.probe import States
+from collapsekit.probe import States, measure
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
 from collapsekit.streaming import Constant, Moments, Rows
@@ -148,3 +148,24 @@ def _overlap(
         note += "; no value: information is saturated (CK402)"
     value = math.nan if saturated else min(max(rest - information.value, low), high)
     return Number("total_correlation", value, low, high, "nats", information.n, note)
+
+
+def information_budget(mean: Any, scale: Any, *, prior: Any = None, seed: int = 0) -> pd.DataFrame:
+    """What the rate of given posteriors is spent on.
+
+    Parameters
+    ----------
+    mean, scale : array [N, D]
+    prior : optional
+    seed : int
+        Of the one draw a sample.
+
+    Returns
+    -------
+    DataFrame
+        Rows information, total correlation, dimension-wise KL and rate; value, low, high in nats.
+        The total correlation has no value where information is saturated.
+    """
+    obs = Observation.of_arrays(mean, scale, prior=prior, seed=seed)
+    probe = InformationBudget(limit=None, most_dimensions=obs.posterior.dims)
+    return measure(probe, obs).tables["information_budget"].set_index("part")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import torch
 
 from collapsekit.findings import Code
 from collapsekit.observation import Observation, Source
-from collapsekit.probe import States
+from collapsekit.probe import States, measure
 from collapsekit.results import Result
 from collapsekit.streaming import Rows
 
@@ -45,3 +45,22 @@ class KLDistribution:
             columns=[str(j) for j in range(kl.shape[1])],
         )
         return Result(dimensions=dimensions, tables={"kl_map": table})
+
+
+def kl_distribution(mean: Any, scale: Any, *, prior: Any = None) -> pd.DataFrame:
+    """Quantiles over samples of each dimension's KL from the prior.
+
+    Parameters
+    ----------
+    mean, scale : array [N, D]
+    prior : optional
+
+    Returns
+    -------
+    DataFrame
+        `kl_q05`, `kl_median`, `kl_q95` per dimension, nats.
+    """
+    obs = Observation.of_arrays(mean, scale, prior=prior)
+    table = measure(KLDistribution(limit=None), obs).dimensions
+    assert table is not None
+    return table

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import mean_number
+from collapsekit.likelihoods import as_likelihood, squared_error
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments, Rows
+from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
 
 RECONSTRUCTION = Code(
     id="CK303",
@@ -59,3 +61,29 @@ class Reconstruction:
             evidence=[Evidence(error)],
         )
         return Result(numbers=tuple(numbers), samples=state["rows"].frame(), findings=(finding,))
+
+
+def reconstruction(x: Any, output: Any, *, likelihood: Any = None) -> Array:
+    """Reconstruction error of each sample.
+
+    Parameters
+    ----------
+    x, output : array [N, ...]
+        Inputs and what the decoder returned for them.
+    likelihood : optional
+        As `audit`'s.
+
+    Returns
+    -------
+    ndarray, float64 [N]
+        -ln p(x | z) in nats with a likelihood, else the sum of squared differences.
+
+    Raises
+    ------
+    ModelError
+        Shapes differ, or the output does not fit the likelihood.
+    """
+    scored = as_likelihood(likelihood)
+    target, out = torch.as_tensor(np.asarray(x)), torch.as_tensor(np.asarray(output))
+    error = squared_error(out, target) if scored is None else -scored.log_prob(out, target)
+    return to_numpy(error)

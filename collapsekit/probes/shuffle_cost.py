@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from collapsekit.findings import Code
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments
+from collapsekit.streaming import Array, Constant, Moments
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,22 @@ class ShuffleCost:
             index=pd.Index(list(focus), name="dimension"),
         )
         return Result(dimensions=dimensions)
+
+
+def shuffle_cost(own: Any, shuffled: Any) -> Array:
+    """Mean cost of replacing one dimension of the code by another sample's.
+
+    Parameters
+    ----------
+    own : array [N]
+        Reconstruction errors from the samples' own codes.
+    shuffled : array [N, D]
+        The same with dimension j taken from another sample.
+
+    Returns
+    -------
+    ndarray, float64 [D]
+        In the unit of the errors.
+    """
+    base = np.asarray(own, dtype=np.float64)[:, None]
+    return Moments.of(np.asarray(shuffled, dtype=np.float64) - base).mean

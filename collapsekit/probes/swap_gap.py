@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import mean_number
+from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -71,3 +72,22 @@ class SwapGap:
             evidence=[Evidence(gap, bar, ">=")],
         )
         return Result(numbers=(gap,), samples=state["rows"].frame(), findings=(finding,))
+
+
+def swap_gap(own: Any, swapped: Any, *, unit: str = "nats") -> Number:
+    """How much reconstruction loses with another sample's code.
+
+    Parameters
+    ----------
+    own, swapped : array [N]
+        Reconstruction errors of the same samples, from their own codes and from others'.
+    unit : str
+        Of the errors.
+
+    Returns
+    -------
+    Number
+        Mean of swapped - own, with its normal interval.
+    """
+    gap = np.asarray(swapped, dtype=np.float64) - np.asarray(own, dtype=np.float64)
+    return mean_number("swap_gap", Moments.of(gap), unit)
