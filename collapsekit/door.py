@@ -236,9 +236,14 @@ class Door:
             )
         return tensor
 
+    @property
+    def conditional(self) -> bool:
+        """Whether the model has a condition."""
+        return offers(self.adapter, "context")
+
     def context(self, x: Inputs) -> Any:
         """The condition of each row, or None."""
-        return self.adapter.context(x) if offers(self.adapter, "context") else None
+        return self.adapter.context(x) if self.conditional else None
 
     def target(self, x: Inputs) -> Tensor:
         """The part of the input that the decoder reconstructs, on its own device.
@@ -302,6 +307,33 @@ class Door:
             return None
         told: Tensor = found(output, other)
         return told
+
+    def pairwise(self, outputs: Tensor, x: Inputs) -> Tensor:
+        """ln p(x_i | z_k) of every input under every output, nats: float64 [B, K].
+
+        Raises
+        ------
+        Unavailable
+            There is no likelihood that can do this.
+        """
+        found = getattr(self.likelihood, "pairwise", None)
+        if found is None or offers(self.adapter, "log_likelihood"):
+            raise Unavailable(
+                "no likelihood that scores every input under every output",
+                got="none declared" if self.likelihood is None else type(self.likelihood).__name__,
+                expected="gaussian or bernoulli",
+                remedy="declare likelihood=...",
+            )
+        target = self.target(x).to(outputs.device)
+        if target.shape[1:] != outputs.shape[1:]:
+            raise ModelError(
+                "the decoder's output does not have the data's shape",
+                got=f"output {tuple(outputs.shape[1:])}",
+                expected=f"{tuple(target.shape[1:])}, as the data",
+                remedy="reshape in decode, or give data in the shape that decode returns",
+            )
+        scores: Tensor = found(outputs, target)
+        return scores
 
     def mean(self, output: Any) -> Tensor:
         """A decoder output in data space."""

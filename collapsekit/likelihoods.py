@@ -20,7 +20,8 @@ class Likelihood(Protocol):
     """p(x | z) given the decoder's output.
 
     Optional: ``divergence(output, other) -> [B]``, KL(p(x | z) || p(x | z')) in nats, which says
-    how much the decoder reads of a change in the code.
+    how much the decoder reads of a change in the code; and ``pairwise(outputs, x) -> [B, K]``, the
+    log-likelihood of every x under every one of K outputs.
     """
 
     def log_prob(self, output: Any, x: Tensor) -> Tensor:
@@ -60,6 +61,16 @@ class Gaussian:
     def mean(self, output: Tensor) -> Tensor:
         """The output itself."""
         return output
+
+    def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
+        outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
+        # Centring keeps the three terms of |x - o|^2 from cancelling.
+        centre = outputs.mean(dim=0)
+        outputs, x = outputs - centre, x - centre
+        square = (x * x).sum(dim=1)[:, None] + (outputs * outputs).sum(dim=1)
+        constant = x.shape[1] * (math.log(self.scale) + 0.5 * math.log(2 * math.pi))
+        return (x @ outputs.T - 0.5 * square) / self.scale**2 - constant
 
     def divergence(self, output: Tensor, other: Tensor) -> Tensor:
         """|output - other|^2 / 2 scale^2."""
@@ -110,6 +121,16 @@ class Bernoulli:
     def mean(self, output: Tensor) -> Tensor:
         """The probability."""
         return output.sigmoid() if self.logits else output
+
+    def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
+        outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
+        if self.logits:
+            no, gap = torch.nn.functional.logsigmoid(-outputs), outputs
+        else:
+            no = torch.log1p(-outputs).clamp(min=-100.0)
+            gap = outputs.log().clamp(min=-100.0) - no
+        return x @ gap.T + no.sum(dim=1)
 
     def divergence(self, output: Tensor, other: Tensor) -> Tensor:
         """Sum of p ln(p / p') + (1 - p) ln((1 - p) / (1 - p')) over the values."""

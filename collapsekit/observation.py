@@ -126,10 +126,10 @@ class Observation:
     @cached_property
     def context(self) -> Any:
         """The condition of each row, or None for a model without one."""
-        if self.source != "prior":
-            return self.door.context(self.x) if hasattr(self.door.adapter, "context") else None
-        if not hasattr(self.door.adapter, "context"):
+        if not self.door.conditional:
             return None
+        if self.source != "prior":
+            return self.door.context(self.x)
         # A draw from the prior borrows the condition of a sample, taken round the population.
         borrowed = self.index.numpy() % self.population.size
         return self.door.context(self.population.inputs(borrowed))

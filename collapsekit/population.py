@@ -125,6 +125,7 @@ class Population:
         self._read = read
         self._heads: dict[int, Population] = {}
         self._others: dict[tuple[int, int], Tensor] = {}
+        self._prior_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._marginals: dict[tuple[int, int], Tensor] = {}
 
     @property
@@ -203,6 +204,33 @@ class Population:
                 self.posterior.mean, self.posterior.scale, z
             )
         return self._marginals[rows, seed]
+
+    def prior_outputs(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """`count` codes from the prior [K, D] and the decoder's outputs for them [K, ...].
+
+        Raises
+        ------
+        Unavailable
+            The model is conditional: outputs then belong to one condition and cannot be shared.
+        """
+        if self.door.conditional:
+            raise Unavailable(
+                "prior draws cannot be shared between conditions",
+                got="a conditional model",
+                expected="a model without context",
+            )
+        if (count, seed) not in self._prior_outputs:
+            prior = self.door.prior_for(self.posterior)
+            at = prior.mean.device
+            index = torch.arange(count, device=at)
+            z, _ = prior.take(torch.zeros(count, dtype=torch.int64, device=at)).draw(
+                Noise(seed, "prior", index)
+            )
+            outputs = [self.door.decode(part, None, "shared prior") for part in z.split(TILE)]
+            if not all(isinstance(output, Tensor) for output in outputs):
+                raise Unavailable("outputs that are distributions cannot be paired")
+            self._prior_outputs[count, seed] = z, torch.cat(outputs)
+        return self._prior_outputs[count, seed]
 
     @cached_property
     def targets(self) -> Tensor:

@@ -18,6 +18,7 @@ from collapsekit.probes.information_budget import InformationBudget, information
 from collapsekit.probes.kl import KL, kl
 from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
 from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
+from collapsekit.probes.model_information import ModelInformation, model_information
 from collapsekit.probes.mutual_information import (
     MutualInformation,
     mutual_information,
@@ -40,6 +41,7 @@ REGISTERED: tuple[Probe, ...] = (
     MutualInformation(),
     InformationBudget(),
     Reconstruction(),
+    ModelInformation(),
     SwapGap(),
     ShuffleCost(),
     Collisions(),
@@ -61,6 +63,7 @@ __all__ = [
     "InformationBudget",
     "KLDistribution",
     "LocalCollapse",
+    "ModelInformation",
     "MutualInformation",
     "Reconstruction",
     "RoundTrip",
@@ -76,6 +79,7 @@ __all__ = [
     "kl_distribution",
     "local_collapse",
     "mean_variance",
+    "model_information",
     "mutual_information",
     "pointwise_information",
     "reconstruction",

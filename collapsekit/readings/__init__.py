@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collapsekit.probe import Reading
+from collapsekit.readings.collapsed_side import CollapsedSide
 from collapsekit.readings.contradictions import Contradictions
 from collapsekit.readings.informative import Informative
 from collapsekit.readings.near_deterministic import NearDeterministic
@@ -12,8 +13,16 @@ from collapsekit.readings.roles import Roles
 REGISTERED: tuple[Reading, ...] = (
     Roles(),
     Informative(),
+    CollapsedSide(),
     Contradictions(),
     NearDeterministic(),
 )
 
-__all__ = ["REGISTERED", "Contradictions", "Informative", "NearDeterministic", "Roles"]
+__all__ = [
+    "REGISTERED",
+    "CollapsedSide",
+    "Contradictions",
+    "Informative",
+    "NearDeterministic",
+    "Roles",
+]

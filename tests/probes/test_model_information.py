@@ -1,0 +1,81 @@
+"""The decoder's view against linear models, where it is known exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from torch import Tensor
+
+import collapsekit as ck
+from collapsekit.likelihoods import Bernoulli, Gaussian
+from tests import models
+
+
+def test_pairwise_is_log_prob_of_every_pair() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(5, 2, 3, generator=rng, dtype=torch.float64)
+    out = torch.rand(4, 2, 3, generator=rng, dtype=torch.float64)
+    for likelihood, outputs in (
+        (Gaussian(0.3), out),
+        (Bernoulli(), out),
+        (Bernoulli(logits=True), torch.logit(out)),
+    ):
+        got = likelihood.pairwise(outputs, x)
+        expected = torch.stack(
+            [likelihood.log_prob(o.expand(5, 2, 3).contiguous(), x) for o in outputs], dim=1
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_linear_models_have_it_in_closed_form() -> None:
+    model = models.LinearVAE((1.0, 0.5, 0.2, 0.0))
+    x = model.sample(1500, 0)
+    audit = ck.audit(model, x, likelihood=("gaussian", 0.5))
+    mean, scale = model.encode(x)
+    exact = 0.5 * ((1 + mean**2) / scale**2 - 1 + 2 * scale.log()).sum(dim=1).numpy()
+    got = audit.samples["model_information"].to_numpy(dtype=float)
+    assert np.corrcoef(got, exact)[0, 1] > 0.98
+    # sampling error of 2,048 shared draws: the mean of l_ik has that of its spread over draws
+    assert got.mean() == pytest.approx(exact.mean(), rel=0.1)
+    assert (got >= 0).all()
+
+
+def test_the_plain_function() -> None:
+    scores = np.random.default_rng(0).normal(size=(6, 50))
+    expected = scipy.special.logsumexp(scores, axis=1) - np.log(50) - scores.mean(axis=1)
+    np.testing.assert_allclose(ck.probes.model_information(scores), expected)
+    assert (ck.probes.model_information(np.ones((3, 9))) == 0).all()
+
+
+class Lagging(models.LinearVAE):
+    """A strong decoder and an encoder frozen at the prior."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        zeros = torch.zeros(len(x), len(self.lam), dtype=torch.float64)
+        return zeros, torch.ones_like(zeros)
+
+
+def side(audit: ck.Audit) -> str:
+    return " ".join(f.message for f in audit.findings if f.code == "CK605")
+
+
+def test_inference_collapse_and_model_collapse_are_told_apart() -> None:
+    strong = Lagging((20.0, 5.0))
+    audit = ck.audit(strong, strong.sample(500, 0), likelihood=("gaussian", 0.5))
+    assert audit.verdict.name == "total"
+    assert "only the inference is collapsed" in side(audit)
+    dead = Lagging((0.0, 0.0))
+    audit = ck.audit(dead, dead.sample(500, 0), likelihood=("gaussian", 0.5))
+    assert audit.number("model_information").value == pytest.approx(0, abs=1e-9)
+    assert "model itself is collapsed" in side(audit)
+    healthy = models.LinearVAE((20.0, 5.0))
+    audit = ck.audit(healthy, healthy.sample(500, 0), likelihood=("gaussian", 0.5))
+    assert side(audit) == ""
+
+
+def test_it_needs_a_likelihood() -> None:
+    model = models.LinearVAE((1.0,))
+    audit = ck.audit(model, model.sample(50, 0))
+    assert "no likelihood" in audit.skipped["model_information"]
