@@ -33,7 +33,7 @@ DECODER_VIEW = Code(
 
 @dataclass(frozen=True)
 class ModelInformation:
-    """`model_information` per sample; its mean and the share of samples that saturate it."""
+    """`model_information` per sample, and beside its mean the encoder's own `reverse_rate`."""
 
     limit: int | None = 2048  # rows
     draws: int = 2048  # from the prior, shared by all rows
@@ -53,7 +53,16 @@ class ModelInformation:
         return {
             "rows": Rows(obs.index, model_information=value),
             "moments": Moments.of(
-                torch.stack([value, (heaviest > self.heaviest).to(torch.float64)], dim=1)
+                torch.stack(
+                    [
+                        value,
+                        (heaviest > self.heaviest).to(torch.float64),
+                        # The encoder's answer to the same question, in the same direction: of two
+                        # Gaussians KL(p || q) is several times KL(q || p) where q is narrow.
+                        obs.prior.kl(obs.posterior).sum(dim=1),
+                    ],
+                    dim=1,
+                )
             ),
             "draws": Constant(draws),
         }
@@ -69,13 +78,16 @@ class ModelInformation:
             f"{draws:,} shared prior draws; reads low for the {share:.0%} of samples whose "
             "posterior few draws hit",
         )
+        encoder = mean_number(
+            "reverse_rate", moments, "nats", "KL(p(z) || q(z | x)), by the encoder", column=2
+        )
         finding = DECODER_VIEW.finding(
             Severity.OK,
             f"by its decoder alone a sample's true posterior is {number.digits()} nats away from "
             f"the prior{' or more' if share > 0 else ''}{number.interval()}.",
-            evidence=[Evidence(number)],
+            evidence=[Evidence(number), Evidence(encoder)],
         )
-        return Result(numbers=(number,), samples=state["rows"].frame(), findings=(finding,))
+        return Result(numbers=(number, encoder), samples=state["rows"].frame(), findings=(finding,))
 
 
 def _divergence(scores: Tensor) -> tuple[Tensor, Tensor]:

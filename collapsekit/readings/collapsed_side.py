@@ -16,8 +16,9 @@ SIDE = Code(
     meaning="When the encoder's posteriors sit at the prior, either the decoder ignores the code "
     "(model collapse: the true posterior is the prior too) or the decoder uses it and the "
     "encoder lags behind (inference collapse). The repairs differ.",
-    formula="where the mean KL of a sample is below 1 nat: model collapse if model_information "
-    "is below 0.1 nat; inference collapse if it is at least 1 nat and at least twice the rate.",
+    formula="where the rate is below 1 nat: model collapse if model_information is below 0.1 "
+    "nat; inference collapse if it is at least 1 nat and at least twice reverse_rate, the "
+    "encoder's divergence in the same direction.",
     remedy="Inference collapse: train the encoder more, several steps a decoder step. Model "
     "collapse: weaken the decoder, lower beta, or add the latent reconstruction loss.",
     source="He et al. 2019, arXiv 1901.05534; Lucas et al. 2019, arXiv 1911.02469",
@@ -30,7 +31,7 @@ class CollapsedSide:
 
     weak: float = 1.0  # nats of rate below which the encoder counts as collapsed
     model: float = 0.1  # nats of model information below which the model is
-    factor: float = 2.0  # times the rate, from which the decoder offers more than is used
+    factor: float = 2.0  # times the encoder's divergence in the same direction
 
     name: ClassVar[str] = "collapsed_side"
     codes: ClassVar[tuple[Code, ...]] = (SIDE,)
@@ -45,7 +46,8 @@ class CollapsedSide:
                 remedy="declare likelihood=...",
             )
         offered, rate = numbers["model_information"], numbers["rate"]
-        evidence = [Evidence(rate), Evidence(offered)]
+        taken = numbers["reverse_rate"]
+        evidence = [Evidence(rate), Evidence(offered), Evidence(taken)]
         if rate.high >= self.weak:
             return Result()
         if offered.high < self.model:
@@ -61,14 +63,14 @@ class CollapsedSide:
                     ),
                 )
             )
-        if offered.low >= max(self.weak, self.factor * rate.high):
+        if offered.low >= max(self.weak, self.factor * taken.high):
             return Result(
                 findings=(
                     SIDE.finding(
                         Severity.WARN,
                         f"only the inference is collapsed: the decoder uses the code (true "
                         f"posteriors are at least {offered.digits()} nats from the prior), the "
-                        f"encoder offers {rate.digits()}.",
+                        f"encoder follows it by {taken.digits()}.",
                         evidence=evidence,
                         advice="Train the encoder more, several steps a decoder step.",
                     ),

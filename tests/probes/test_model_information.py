@@ -79,3 +79,16 @@ def test_it_needs_a_likelihood() -> None:
     model = models.LinearVAE((1.0,))
     audit = ck.audit(model, model.sample(50, 0))
     assert "no likelihood" in audit.skipped["model_information"]
+
+
+def test_a_consistent_weak_model_is_no_inference_collapse() -> None:
+    # rate 0.65 nats in one dimension: the reverse divergence is three times that, on both sides
+    weak = models.LinearVAE((2.67,))
+    audit = ck.audit(weak, weak.sample(2000, 0), likelihood=("gaussian", 0.5))
+    assert audit.number("rate").value < 1
+    assert audit.number("model_information").value > 1
+    v = 1 / 3.67
+    expected = 0.5 * ((1 + 2.67 * v) / v - 1 + np.log(v))
+    reverse = audit.number("reverse_rate")
+    assert abs(reverse.value - expected) < 4 * (reverse.high - reverse.low) / 3.92
+    assert side(audit) == ""
