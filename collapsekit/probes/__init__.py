@@ -17,6 +17,7 @@ from collapsekit.probes.gallery import Gallery
 from collapsekit.probes.information_budget import InformationBudget, information_budget
 from collapsekit.probes.kl import KL, kl
 from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
+from collapsekit.probes.latent_view import LatentView
 from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
 from collapsekit.probes.model_information import ModelInformation, model_information
 from collapsekit.probes.mutual_information import (
@@ -29,6 +30,7 @@ from collapsekit.probes.reconstruction import Reconstruction, reconstruction
 from collapsekit.probes.round_trip import RoundTrip, round_trip
 from collapsekit.probes.shuffle_cost import ShuffleCost, shuffle_cost
 from collapsekit.probes.swap_gap import SwapGap, swap_gap
+from collapsekit.probes.traversals import Traversals
 
 #: What an audit measures by default, in the order of its tables.
 REGISTERED: tuple[Probe, ...] = (
@@ -49,6 +51,8 @@ REGISTERED: tuple[Probe, ...] = (
     RoundTrip(),
     RoundTrip(source="prior", limit=2048),
     Gallery(),
+    Traversals(),
+    LatentView(),
 )
 
 __all__ = [
@@ -62,6 +66,7 @@ __all__ = [
     "Gallery",
     "InformationBudget",
     "KLDistribution",
+    "LatentView",
     "LocalCollapse",
     "ModelInformation",
     "MutualInformation",
@@ -69,6 +74,7 @@ __all__ = [
     "RoundTrip",
     "ShuffleCost",
     "SwapGap",
+    "Traversals",
     "active_units",
     "collisions",
     "decoder_usage",
