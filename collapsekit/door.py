@@ -52,6 +52,14 @@ def as_tensor(array: Any) -> Tensor:
     return as_tensor(np.asarray(array))
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "out of memory" in text or "can't allocate memory" in text
+
+
 @dataclass(frozen=True)
 class Encoded:
     """An encoder's answer after the check.
@@ -160,7 +168,8 @@ class Door:
         if low <= 0 and what in ("scale", "variance"):
             remedy = (
                 'if the encoder returns log-variances, pass parameterisation="logvar" '
-                '("log_scale" for log standard deviations)'
+                '("log_scale" for log standard deviations); if it samples with a signed scale, '
+                "collapsekit.adapters.signed.absolute_scale(model)"
             )
         return ModelError(
             f"no row has a usable {what}",
@@ -221,9 +230,14 @@ class Door:
             The output has another number of rows.
         """
         decode = piece(self.adapter, "decode")
-        self.passes[f"{stream}: decode"] += len(z)
         code = self._code(z)
-        output = decode(code) if context is None else decode(code, context)
+        try:
+            output = decode(code) if context is None else decode(code, context)
+        except Exception as error:
+            if not out_of_memory(error) or len(z) < 2:
+                raise
+            return self._decode_halves(z, context, stream)
+        self.passes[f"{stream}: decode"] += len(z)
         if isinstance(output, torch.distributions.Distribution):
             return output
         tensor = as_tensor(output)
@@ -235,6 +249,17 @@ class Door:
                 remedy="keep the samples on the first axis in decode",
             )
         return tensor
+
+    def _decode_halves(self, z: Tensor, context: Any, stream: str) -> Any:
+        half = len(z) // 2
+        contexts = (None, None) if context is None else (context[:half], context[half:])
+        parts = [
+            self.decode(rows, given, stream)
+            for rows, given in zip((z[:half], z[half:]), contexts, strict=True)
+        ]
+        if not all(isinstance(part, Tensor) for part in parts):
+            raise MemoryError("the decoder ran out of memory, and distributions cannot be joined")
+        return torch.cat(parts)
 
     @property
     def conditional(self) -> bool:

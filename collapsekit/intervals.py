@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from collapsekit.number import Number
-from collapsekit.streaming import Array, Moments
+from collapsekit.streaming import Array, Jackknife, Moments
 
 #: Two-sided 95 % quantile of the standard normal.
 Z95 = 1.959963984540054
@@ -28,6 +29,24 @@ def estimate(name: str, value: float, error: float, unit: str, n: int, note: str
     half = Z95 * error
     told = "95 % interval, normal" + (f"; {note}" if note else "")
     return Number(name, value, value - half, value + half, unit, n, told)
+
+
+def jackknife_number(name: str, found: Jackknife, unit: str, n: int, note: str = "") -> Number:
+    """A value with its jackknife interval: Student's t, about the value less its bias.
+
+    The value itself stays as defined over the samples; the interval is moved by the bias (of a
+    ratio of moments at small n, say) and widened to hold the value.
+    """
+    value, error, bias = (float(x) for x in (found.value, found.error, found.bias))
+    half = float(student.ppf(0.975, max(found.groups - 1, 1))) * error
+    told = f"95 % interval, jackknife of {found.groups} groups" + (f"; {note}" if note else "")
+    low, high = (
+        float(np.fmin(value - bias - half, value)),
+        float(np.fmax(value - bias + half, value)),
+    )
+    if not math.isfinite(error):
+        low = high = math.nan
+    return Number(name, value, low, high, unit, n, told)
 
 
 def share_number(name: str, count: int, n: int, note: str = "") -> Number:

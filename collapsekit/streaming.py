@@ -164,30 +164,53 @@ class Rows:
 GROUPS = 20
 
 
+def keyed_groups(index: Tensor) -> Array:
+    """Group of each sample by its hash: for quantities in which samples are independent."""
+    return to_numpy(hash_index(0, "jackknife", index.cpu()) % GROUPS)
+
+
+def block_groups(rows: Array, size: int) -> Array:
+    """Group of each population row by its place: neighbours in hash order stay together.
+
+    For quantities that pair a sample with the next one, whose terms are correlated.
+    """
+    groups: Array = rows * GROUPS // max(size, 1)
+    return groups
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """What the delete-a-group jackknife says of a value: its error and bias, with g - 1 degrees."""
+
+    value: Array
+    error: Array  # NaN where fewer than two groups hold rows
+    bias: Array
+    groups: int
+
+
 @dataclass(frozen=True)
 class Grouped:
-    """A state kept apart in `GROUPS` keyed groups, for the delete-a-group jackknife.
+    """A state kept apart in `GROUPS` groups, for the delete-a-group jackknife.
 
-    Samples are dealt into groups by their hash, so the groups do not depend on the cut.
+    Groups follow from the samples alone (`keyed_groups`, `block_groups`), never from the cut.
     """
 
     parts: tuple[Any, ...]
 
     @classmethod
-    def of(cls, index: Tensor, make: Callable[[Tensor], State]) -> Self:
+    def of(cls, group: Array, make: Callable[[Tensor], State]) -> Self:
         """Deal rows into groups; `make` builds the state of the row positions that it is given.
 
         Parameters
         ----------
-        index : Tensor, int64 [B]
+        group : ndarray, int [B]
         make : callable
             From int64 row positions [b] to a state; called once a non-empty group.
         """
-        group = hash_index(0, "jackknife", index.cpu()) % GROUPS
         parts: list[State | None] = []
         for g in range(GROUPS):
-            positions = torch.nonzero(group == g)[:, 0].to(index.device)
-            parts.append(make(positions) if len(positions) else None)
+            positions = np.flatnonzero(group == g)
+            parts.append(make(torch.from_numpy(positions)) if len(positions) else None)
         return cls(tuple(parts))
 
     def __add__(self, other: Self) -> Self:
@@ -199,22 +222,23 @@ class Grouped:
         """The state of all groups together."""
         return merged([part for part in self.parts if part is not None])
 
-    def jackknife(self, value: Callable[[Any], Array]) -> tuple[Array, Array]:
-        """Value and standard error of a smooth function of the state.
+    def jackknife(self, value: Callable[[Any], Array]) -> Jackknife:
+        """Value, standard error and bias of a smooth function of the state.
 
-        Delete-a-group jackknife with unequal groups treated as equal (Shao & Tu 1995, 5.2);
-        NaN where fewer than two groups hold rows.
+        Delete-a-group jackknife with unequal groups treated as equal (Shao & Tu 1995, 5.2).
         """
         present = [part for part in self.parts if part is not None]
         centre = np.asarray(value(merged(present)), dtype=np.float64)
-        if len(present) < 2:
-            return centre, np.full_like(centre, np.nan)
         g = len(present)
+        if g < 2:
+            unknown = np.full_like(centre, np.nan)
+            return Jackknife(centre, unknown, unknown, g)
         left_out = np.stack(
             [np.asarray(value(merged(present[:i] + present[i + 1 :]))) for i in range(g)]
         )
-        spread = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
-        return centre, np.sqrt(spread * (g - 1) / g)
+        mean = left_out.mean(axis=0)
+        spread = ((left_out - mean) ** 2).sum(axis=0)
+        return Jackknife(centre, np.sqrt(spread * (g - 1) / g), (g - 1) * (mean - centre), g)
 
 
 def _plus(a: Any, b: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from collapsekit.door import Door, Encoded
+from collapsekit.door import Door, Encoded, out_of_memory
 from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
@@ -164,7 +164,7 @@ class Task:
         try:
             observed = self._observe(source, build(self.population, start, stop, self.seed), wanted)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or stop - start < 2:
+            if not out_of_memory(error) or stop - start < 2:
                 raise
             middle = (start + stop) // 2
             self._block(source, start, middle)
@@ -191,7 +191,7 @@ class Task:
             except Unavailable as reason:
                 self.skipped[probe.name] = told(reason)
             except Exception as error:
-                if _out_of_memory(error) and len(obs) > 1:
+                if out_of_memory(error) and len(obs) > 1:
                     raise
                 self.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
         return states
@@ -272,13 +272,6 @@ def _batch_size(samples: Samples) -> int:
     one = samples.take(np.arange(1))
     width = sum(leaf.numel() * leaf.element_size() for _, leaf in tensors(one))
     return int(min(max(_BATCH_BYTES // max(width, 1), 1), _LARGEST_BATCH))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return "out of memory" in text or "can't allocate memory" in text
 
 
 def brief(error: BaseException) -> str:

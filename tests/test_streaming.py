@@ -18,6 +18,7 @@ from collapsekit.streaming import (
     Paired,
     Rows,
     Top,
+    keyed_groups,
     merged,
 )
 
@@ -98,11 +99,22 @@ def test_top_is_exact(cuts: list[int], limit: int) -> None:
 def test_the_jackknife_knows_the_error_of_a_mean() -> None:
     index = torch.arange(20_000)
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(20_000, 1)))
-    groups = Grouped.of(index, lambda rows: Moments.of(x[rows]))
-    value, error = groups.jackknife(lambda state: state.mean)
-    assert value[0] == pytest.approx(float(x.mean()))
+    groups = Grouped.of(keyed_groups(index), lambda rows: Moments.of(x[rows]))
+    found = groups.jackknife(lambda state: state.mean)
+    assert found.value[0] == pytest.approx(float(x.mean()))
     truth = float(x.std()) / np.sqrt(len(x))
-    assert error[0] == pytest.approx(truth, rel=0.5)  # 19 degrees of freedom
+    assert found.error[0] == pytest.approx(truth, rel=0.5)  # 19 degrees of freedom
+    assert found.groups == 20
+    assert abs(found.bias[0]) < truth  # a mean has none, but for unequal groups
+
+
+def test_the_jackknife_knows_a_bias() -> None:
+    # The square of a mean is biased by the mean's variance.
+    x = torch.from_numpy(np.random.default_rng(3).normal(size=(400, 1)))
+    groups = Grouped.of(np.arange(400) % 20, lambda rows: Moments.of(x[rows]))
+    found = groups.jackknife(lambda state: state.mean**2)
+    blocks = x.numpy().reshape(20, 20).mean(axis=0)  # the groups' own means
+    assert found.bias[0] == pytest.approx(blocks.var(ddof=1) / 20, rel=1e-6)
 
 
 def test_the_bootstrap_knows_the_error_of_a_variance() -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import nan
 from typing import Any, ClassVar
 
 import numpy as np
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import estimate
+from collapsekit.intervals import jackknife_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Comoments, Constant, Grouped
+from collapsekit.streaming import Array, Comoments, Constant, Grouped, keyed_groups
 
 RANK = Code(
     id="CK202",
@@ -53,7 +54,7 @@ class EffectiveRank:
             )
         mean = (posterior.mean - prior.mean) / prior.scale
         return {
-            "means": Grouped.of(obs.index, lambda rows: Comoments.of(mean[rows])),
+            "means": Grouped.of(keyed_groups(obs.index), lambda rows: Comoments.of(mean[rows])),
             "dims": Constant(posterior.dims),
         }
 
@@ -61,12 +62,13 @@ class EffectiveRank:
         """The ratio with its jackknife interval."""
         groups: Grouped = state["means"]
         n = groups.whole.n
-        value, error = groups.jackknife(_participation)
         if n < 2:
-            value = error = np.array(np.nan)
-        number = estimate("effective_rank", float(value), float(error), "dimensions", n)
-        if not number.known:
-            return Result(numbers=(number,))
+            return Result(
+                numbers=(Number("effective_rank", nan, nan, nan, "dimensions", n, "one sample"),)
+            )
+        number = jackknife_number(
+            "effective_rank", groups.jackknife(_participation), "dimensions", n
+        )
         finding = RANK.finding(
             Severity.OK,
             f"the posterior means span {number.digits()} independent axes of "

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import estimate
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
@@ -63,11 +64,17 @@ class InformationBudget:
         if dims <= self.most_dimensions:
             limit = population.size if self.limit is None else self.limit
             marginal = population.log_marginals(limit, obs.seed)[obs.rows]
-            standard = (z - prior.mean) / prior.scale
-            log_prior = -0.5 * standard**2 - prior.scale.log() - 0.5 * math.log(2 * math.pi)
+            log_prior = _log_density(z, prior)
             ratio = marginal - log_prior
+            # A sample's own component draws the aggregate towards its code: KL reads high. Without
+            # it KL reads low (both by Jensen). The truth of the population lies between.
+            share = torch.exp(_log_density(z, obs.posterior) - marginal) / k
+            others = (
+                marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
+            )
+            without = (others - log_prior).sum(dim=1)
             states["mismatch"] = Moments.of(ratio)
-            states["mismatch_total"] = Moments.of(ratio.sum(dim=1))
+            states["mismatch_total"] = Moments.of(torch.stack([ratio.sum(dim=1), without], dim=1))
             states["information"] = Moments.of(obs.kl - ratio)
         return states
 
@@ -91,14 +98,7 @@ class InformationBudget:
         )
         n = information.n
         total: Moments = state["mismatch_total"]
-        mismatched = estimate(
-            "dimensionwise_kl",
-            max(float(total.mean[0]), 0.0),
-            float(total.standard_error[0]),
-            "nats",
-            n,
-            f"sum over {dims} dimensions of KL(aggregate || prior)",
-        )
+        mismatched = _between(total, n, dims)
         rate, rate_error = (
             float(state["bounds"].mean[1]),
             float(state["bounds"].standard_error[1]),
@@ -133,6 +133,29 @@ class InformationBudget:
             findings=(finding,),
             tables={"information_budget": budget},
         )
+
+
+def _log_density(z: Tensor, gaussian: DiagonalGaussian) -> Tensor:
+    """Log-density in each dimension, nats [B, D]."""
+    standard = (z - gaussian.mean) / gaussian.scale
+    return -0.5 * standard**2 - gaussian.scale.log() - 0.5 * math.log(2 * math.pi)
+
+
+def _between(total: Moments, n: int, dims: int) -> Number:
+    """The mismatch of the audited samples, in the bracket of their population."""
+    with_own, without = (float(v) for v in total.mean)
+    errors = np.nan_to_num(total.standard_error)
+    value = max(with_own, 0.0)
+    return Number(
+        "dimensionwise_kl",
+        value,
+        min(max(without - 2 * float(errors[1]), 0.0), value),
+        max(with_own + 2 * float(errors[0]), value),
+        "nats",
+        n,
+        f"sum over {dims} dimensions of KL(aggregate || prior); bracket without and with a "
+        "sample's own posterior in the aggregate, widened by two standard errors",
+    )
 
 
 def _overlap(

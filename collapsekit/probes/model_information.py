@@ -47,7 +47,9 @@ class ModelInformation:
     def observe(self, obs: Observation) -> States:
         """K decodes for the whole stream, then one matrix product a batch."""
         width = obs.door.target(obs.x)[0].numel()
-        draws = max(2, min(self.draws, self.most_values // max(width, 1)))
+        # A handful of samples (a rehearsal, say) is not worth thousands of decodes.
+        most = min(self.draws, self.most_values // max(width, 1), 64 * obs.population.size)
+        draws = max(2, most)
         _, outputs = obs.population.prior_outputs(draws, obs.seed)
         value, heaviest = _divergence(obs.door.pairwise(outputs, obs.x))
         return {

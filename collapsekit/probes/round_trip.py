@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import estimate
+from collapsekit.intervals import jackknife_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Grouped, Paired
+from collapsekit.streaming import Array, Grouped, Paired, keyed_groups
 
 ROUND_TRIP = Code(
     id="CK502",
@@ -166,7 +166,7 @@ class _Two:
 
 def _paired(obs: Observation, z: Tensor, back: Tensor) -> Grouped:
     back = back.to(z.device)
-    return Grouped.of(obs.index, lambda rows: Paired.of(z[rows], back[rows]))
+    return Grouped.of(keyed_groups(obs.index), lambda rows: Paired.of(z[rows], back[rows]))
 
 
 def _clipped(r2: Array) -> Array:
@@ -174,11 +174,10 @@ def _clipped(r2: Array) -> Array:
 
 
 def _headline(name: str, groups: Grouped, value: Callable[[Any], Array], unit: str = "1") -> Number:
-    centre, error = groups.jackknife(value)
     whole = groups.whole
     n = int((whole.first if isinstance(whole, _Two) else whole).n.max(initial=0))
     note = "mean over dimensions, clipped at 0" if unit == "1" else "summed over dimensions"
-    return estimate(name, float(centre), float(error), unit, n, note)
+    return jackknife_number(name, groups.jackknife(value), unit, n, note)
 
 
 def round_trip(z: Any, z_hat: Any) -> Array:

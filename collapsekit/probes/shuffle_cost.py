@@ -13,7 +13,7 @@ from collapsekit.findings import Code
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments
+from collapsekit.streaming import Array, Constant, Grouped, Moments, block_groups
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,21 @@ class ShuffleCost:
             mixed[:, j] = other[:, j]
             cost.append(obs.error_of(torch.where(alone[:, None], z, mixed)) - own)
         return {
-            "cost": Moments.of(torch.stack(cost, dim=1)),
+            "cost": Grouped.of(
+                block_groups(obs.rows, obs.population.head(self.limit).size),
+                lambda rows: Moments.of(torch.stack(cost, dim=1)[rows]),
+            ),
             "facts": Constant((tuple(int(j) for j in focus), obs.door.error_unit)),
         }
 
     def conclude(self, state: States) -> Result:
         """Mean and standard error per dimension; the column's name carries no unit, `unit` does."""
         focus, unit = state["facts"].value
-        cost: Moments = state["cost"]
+        cost = state["cost"].jackknife(lambda part: part.mean)
         dimensions = pd.DataFrame(
             {
-                "shuffle_cost": cost.mean,
-                "shuffle_cost_se": cost.standard_error,
+                "shuffle_cost": cost.value,
+                "shuffle_cost_se": cost.error,
                 "shuffle_cost_unit": np.repeat(unit, len(focus)),
             },
             index=pd.Index(list(focus), name="dimension"),

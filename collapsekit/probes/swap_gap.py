@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import mean_number
+from collapsekit.intervals import jackknife_number, mean_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments, Rows
+from collapsekit.streaming import Constant, Grouped, Moments, Rows, block_groups
 
 SWAP = Code(
     id="CK302",
@@ -52,19 +52,26 @@ class SwapGap:
         gap = swapped - obs.error
         return {
             "rows": Rows(obs.index, swap_gap=gap),
-            "moments": Moments.of(torch.stack([gap, swapped], dim=1)),
+            # Each sample stands in two gaps, as input and as partner: neighbours go together.
+            "moments": Grouped.of(
+                block_groups(obs.rows, obs.population.size),
+                lambda rows: Moments.of(torch.stack([gap, swapped], dim=1)[rows]),
+            ),
             "unit": Constant(obs.door.error_unit),
         }
 
     def conclude(self, state: States) -> Result:
         """The mean gap against its standard error and its bar."""
-        moments, unit = state["moments"], state["unit"].value
-        gap = mean_number("swap_gap", moments, unit, "another sample's code against its own")
-        if not np.isfinite(moments.standard_error[0]):
+        groups, unit = state["moments"], state["unit"].value
+        moments: Moments = groups.whole
+        found = groups.jackknife(lambda part: part.mean[0])
+        n = int(moments.n[0])
+        gap = jackknife_number("swap_gap", found, unit, n, "another sample's code against its own")
+        if not np.isfinite(found.error):
             return Result(numbers=(gap,), samples=state["rows"].frame())
         nats = unit == "nats"
         bar = self.least_nats if nats else self.least_share * float(moments.mean[1])
-        read = gap.value >= bar and gap.value > self.sigmas * float(moments.standard_error[0])
+        read = gap.value >= bar and gap.value > self.sigmas * float(found.error)
         finding = SWAP.finding(
             Severity.OK if read else Severity.WARN,
             f"another sample's code costs {gap.digits()} {unit}{gap.interval()}: the decoder "
