@@ -12,7 +12,8 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     number, streaming <- intervals
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
         <- probe (and results, intervals) <- probes <- readings <- engine <- monitors <- cli
-    results <- comparison <- rendering <- cli: a report reads only the Audit, never the engine
+    results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
+        a report, a gate and a figure read only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other
 
 Importing this module imports no framework; each public name below arrives on first use.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from collapsekit.findings import Finding, Severity
+    from collapsekit.logged_loss import explain_loss
     from collapsekit.number import Number
     from collapsekit.results import Audit, load
 
@@ -56,6 +58,7 @@ __all__ = [
     "adapters",
     "audit",
     "compare",
+    "explain_loss",
     "load",
     "monitors",
     "probes",
@@ -68,6 +71,7 @@ _HOME = {
     "run": "engine",
     "load": "results",
     "compare": "comparison",
+    "explain_loss": "logged_loss",
     "Audit": "results",
     "Finding": "findings",
     "Severity": "findings",

@@ -62,11 +62,12 @@ _PAIRED = {
     "reconstruction_error": "reconstruction_error",
     "elbo": "elbo",
     "collision_fraction": "collides",
+    "model_information": "model_information",
 }
 # low and high are a bracket of two bounds: a difference inside it is not noise but unknown.
 _BRACKETS = frozenset({"mutual_information", "total_correlation"})
 # In nats only through the likelihood: another one is another unit.
-_OF_LIKELIHOOD = frozenset({"reconstruction_error", "swap_gap", "elbo"})
+_OF_LIKELIHOOD = frozenset({"reconstruction_error", "swap_gap", "elbo", "model_information"})
 _Z95 = 1.959963984540054
 
 Floats = npt.NDArray[np.float64]

@@ -240,6 +240,13 @@ class Door:
         self.passes[f"{stream}: decode"] += len(z)
         if isinstance(output, torch.distributions.Distribution):
             return output
+        if isinstance(output, tuple | list | dict):
+            raise ModelError(
+                "the decoder returned several things",
+                got=f"a {type(output).__name__} of {len(output)}",
+                expected="one array, or a torch Distribution",
+                remedy="return the mean (or the probabilities) alone; wrap decode if need be",
+            )
         tensor = as_tensor(output)
         if tensor.ndim < 1 or len(tensor) != len(z):
             raise ModelError(

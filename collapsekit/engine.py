@@ -143,8 +143,12 @@ def run(
             remedy="drop one of them",
         )
     for name, number in (("batch", batch), ("population", population)):
-        if number is not None and number < 1:
-            raise InputError(f"{name} must be positive", got=str(number), expected="1 or more")
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise InputError(
+                f"{name} must be a positive whole number", got=repr(number), expected="1 or more"
+            )
+    if not isinstance(seed, int):
+        raise InputError("the seed must be a whole number", got=repr(seed), expected="an int")
     task = Task(door, samples, tuple(probes), seed, batch, population or POPULATION)
     with _undisturbed(), session(door.adapter):
         task.stream_data()
@@ -168,8 +172,13 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             results[reading.name] = reading.read(_tables(task, results, ()))
         except Unavailable as reason:
             task.skipped[reading.name] = told(reason)
+        except Exception as error:  # nor does one reading's
+            task.broken[reading.name] = f"{type(error).__name__}: {brief(error)}"
     tables = _tables(task, results, _troubles(task))
-    findings = tuple(sorted(tables.findings, key=lambda f: (-f.severity, f.code)))
+    found = list(tables.findings)
+    if task.count < troubles.FEWEST:
+        found = [*troubles.undecided(found), troubles.few(task.count)]
+    findings = tuple(sorted(found, key=lambda f: (-f.severity, f.code)))
     assert task.population is not None
     task.timings["conclude"] = time.perf_counter() - begin
     return Audit(
@@ -223,8 +232,6 @@ def _troubles(task: Task) -> list[Finding]:
         *troubles.converted(notes),
         *troubles.skipped(task.skipped),
     ]
-    if task.count == 1:
-        found.append(troubles.few())
     size = task.population.size
     measured = task.count - sum(map(len, task.lost.values()))
     rows = {

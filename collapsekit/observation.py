@@ -221,14 +221,14 @@ class Observation:
         Unavailable
             No row has one.
         """
-        partner = self.population.partner[self.rows].to(self.z.device)
-        paired = partner >= 0
-        if not bool(paired.any()):
+        if not bool((self.population.partner >= 0).any()):
             raise Unavailable(
                 "no sample has a partner to swap codes with",
                 got=f"{self.population.size} samples",
                 expected="two samples under one condition",
             )
+        partner = self.population.partner[self.rows].to(self.z.device)
+        paired = partner >= 0
         other = self.population.posterior.take(partner.clamp(min=0))
         z, _ = other.draw(self._noise("posterior"))
         return torch.where(paired[:, None], z, torch.nan)
@@ -252,17 +252,22 @@ class Observation:
     @cached_property
     def z_recoded_rounded(self) -> Tensor:
         """E(D(z) rounded to 256 levels of the data's range): float64 [B, D]."""
-        low, high = self.population.value_range
-        step = (high - low) / 255 or 1.0
         image = self.reconstruction
+        low, width = self._range_as(image)
+        step = torch.where(width > 0, width / 255, 1.0)
         return self._encode_mean((low + torch.round((image - low) / step) * step).to(image.dtype))
 
     def z_recoded_noisy(self, share: float) -> Tensor:
         """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]."""
-        low, high = self.population.value_range
         image = self.reconstruction
         normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)
-        return self._encode_mean((image + normal * (share * (high - low))).to(image.dtype))
+        _, width = self._range_as(image)
+        return self._encode_mean(image + (normal * (share * width)).to(image.dtype))
+
+    def _range_as(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = self.population.value_range
+        shape = image.shape[1:] if low.ndim else ()
+        return low.reshape(shape).to(image), (high - low).reshape(shape).to(image)
 
     def _encode_mean(self, image: Tensor) -> Tensor:
         encoded = self.door.encode(self.door.as_input(image, self.context), self.source)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from collapsekit.door import Door
@@ -21,7 +22,7 @@ from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prep
 from collapsekit.noise import Noise, hash_index
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.samples import Inputs, concatenate, take_rows
-from collapsekit.streaming import Array, to_numpy
+from collapsekit.streaming import Array, Moments, merged, to_numpy
 
 TILE = 512
 
@@ -50,7 +51,8 @@ class KeyedSubset:
         both = object.__new__(type(self))
         both.limit, both._parts = self.limit, self._parts + other._parts
         # Compact now and then only: sorting after every batch would make the pass quadratic.
-        if len(both) > 2 * both.limit + 1024:
+        stores_inputs = both._parts[0][4] is not None
+        if len(both) > (1.25 if stores_inputs else 2) * both.limit + 1024:
             both._parts = [both._smallest()]
         return both
 
@@ -126,7 +128,8 @@ class Population:
         self._heads: dict[int, Population] = {}
         self._others: dict[tuple[int, int], Tensor] = {}
         self._prior_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._marginals: dict[tuple[int, int], Tensor] = {}
+        self._nearest: dict[tuple[str, int], Array] = {}
+        self._marginals: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -191,19 +194,20 @@ class Population:
         tiles = torch.cat([self._others[begin, seed] for begin in range(first, last, TILE)])
         return tiles[start - first : stop - first]
 
-    def log_marginals(self, rows: int, seed: int) -> Tensor:
+    def log_marginals(self, rows: int, dims: Array, seed: int) -> Tensor:
         """ln of the aggregate's marginal density at the first `rows` rows' own codes, nats.
 
-        float64 [rows, D], against all k columns; computed once, because the grid behind it costs
-        the same for one row as for thousands.
+        float64 [rows, len(dims)], against all k columns; computed once, because the grid behind
+        it costs the same for one row as for thousands.
         """
         rows = min(rows, self.size)
-        if (rows, seed) not in self._marginals:
+        key = rows, seed, tuple(dims.tolist())
+        if key not in self._marginals:
             z, _ = self.draw(slice(rows), seed)
-            self._marginals[rows, seed] = log_marginals(
-                self.posterior.mean, self.posterior.scale, z
-            )
-        return self._marginals[rows, seed]
+            some = torch.as_tensor(dims, device=z.device)
+            mean, scale = self.posterior.mean[:, some], self.posterior.scale[:, some]
+            self._marginals[key] = log_marginals(mean, scale, z[:, some])
+        return self._marginals[key]
 
     def prior_outputs(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
         """`count` codes from the prior [K, D] and the decoder's outputs for them [K, ...].
@@ -242,22 +246,77 @@ class Population:
             parts.append(target if target.is_floating_point() else target.float())
         return torch.cat(parts).flatten(1)
 
+    def nearest(self, space: Literal["codes", "inputs"], count: int) -> Array:
+        """Rows nearest to each row, itself left out: int64 [k, m], found once for all.
+
+        In codes: by posterior means in units of the mean posterior width. In inputs: Euclidean.
+        """
+        if (space, count) not in self._nearest:
+            points = self.targets
+            if space == "codes":
+                width = self.posterior.scale.square().mean(dim=0).sqrt()
+                points = self.posterior.mean / width
+            array = to_numpy(points)
+            m = min(count + 1, self.size)
+            found = (
+                NearestNeighbors(n_neighbors=m).fit(array).kneighbors(array, return_distance=False)
+            )
+            # The row itself is usually first, but a tie may put a duplicate there.
+            keep = found != np.arange(self.size)[:, None]
+            keep[keep.all(axis=1), -1] = False
+            self._nearest[space, count] = found[keep].reshape(self.size, m - 1)
+        return self._nearest[space, count]
+
     @cached_property
-    def value_range(self) -> tuple[float, float]:
-        """Smallest and largest value of the inputs, over the first 1,000 rows."""
-        low, high = torch.aminmax(self.head(1000).targets)
-        return float(low), float(high)
+    def value_range(self) -> tuple[Tensor, Tensor]:
+        """The data's range, 0.5 % to 99.5 % quantiles over the first 1,000 rows.
+
+        One range for images [C, H, W], whose values share a scale and may not vary at all in some
+        pixels; one a feature for vectors [P], whose features need not.
+        """
+        head = self.head(1000)
+        values = head.targets.to(torch.float64)
+        one = self.door.target(head.inputs(np.arange(1)))
+        if one.ndim > 2:
+            sample = values.flatten()
+            # torch.quantile sorts at most 2^24 values; every so many is enough for a range.
+            values = sample[:: max(1, sample.numel() // 1_000_000)][:, None]
+        ends = torch.tensor([0.005, 0.995], dtype=torch.float64, device=values.device)
+        low, high = torch.quantile(values, ends, dim=0)
+        return (low[0], high[0]) if one.ndim > 2 else (low, high)
 
     @cached_property
     def partner(self) -> Tensor:
         """For each row the next in hash order with the same condition, -1 where there is none."""
-        group = self._conditions()
         partner = np.full(self.size, -1)
-        order = np.argsort(group, kind="stable")
-        for members in np.split(order, np.flatnonzero(np.diff(group[order])) + 1):
+        for members in self._classes:
             if len(members) > 1:
                 partner[members] = np.roll(members, -1)
         return torch.from_numpy(partner)
+
+    @cached_property
+    def place(self) -> Array:
+        """Where each row stands when partners are put side by side: int64 [k]."""
+        place = np.empty(self.size, dtype=np.int64)
+        place[np.concatenate(self._classes)] = np.arange(self.size)
+        return place
+
+    @cached_property
+    def _classes(self) -> list[Array]:
+        group = self._conditions()
+        order = np.argsort(group, kind="stable")
+        return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+    @cached_property
+    def rate(self) -> tuple[float, float]:
+        """Mean KL of a sample from the prior over all k rows, and its standard error, in nats."""
+        prior = self.door.prior_for(self.posterior)
+        parts = [
+            Moments.of(self.posterior.take(slice(start, start + 4096)).kl(prior).sum(dim=1))
+            for start in range(0, self.size, 4096)
+        ]
+        total = merged(parts)
+        return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
 
     def _conditions(self) -> Array:
         parts: list[Any] = []

@@ -8,10 +8,11 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from collapsekit.errors import CollapseError, FileError, InputError
 from collapsekit.findings import Evidence, Finding, Severity, Verdict
 from collapsekit.number import Number
 from collapsekit.tables import as_number, summary_table
+
+if TYPE_CHECKING:
+    from collapsekit.plotting import Plots
 
 SCHEMA = "collapsekit-audit/1"
 
@@ -32,7 +36,10 @@ _FORMATS = {
     "card": "collapsekit.rendering.card",
     "json": "collapsekit.rendering.data",
     "junit": "collapsekit.rendering.junit",
+    "model_card": "collapsekit.rendering.model_card",
 }
+_GATE = "collapsekit.gate"
+_PLOTS = "collapsekit.plotting"
 
 
 @dataclass(frozen=True)
@@ -124,23 +131,57 @@ class Audit:
         """The highest severity among the findings."""
         return max((f.severity for f in self.findings), default=Severity.OK)
 
-    def assert_ok(self, fail_on: str = "fail") -> None:
+    def assert_ok(
+        self,
+        fail_on: str = "fail",
+        *,
+        checks: Iterable[str] = (),
+        baseline: Audit | None = None,
+    ) -> None:
         """Raise `CollapseError` when a finding is at or above `fail_on`: one line in a test suite.
 
         Parameters
         ----------
         fail_on : {"inconclusive", "warn", "fail"}
+        checks : iterable of str
+            Headlines and what they have to be, such as ``"active_fraction>=0.8"``. The whole
+            interval has to pass: a check that stays inconclusive raises as well.
+        baseline : Audit, optional
+            An older audit on the same data; raises where a headline is worse by more than noise.
+
+        Raises
+        ------
+        CollapseError
+            Something does not pass.
+        InputError
+            A severity, a check or a baseline that cannot be used.
         """
         bar = _severity(fail_on)
         bad = [f for f in self.findings if f.severity >= bar]
-        if bad:
+        missed: list[Any] = []
+        if checks or baseline is not None:
+            ruling = importlib.import_module(_GATE).rule(self, bar, checks, baseline)
+            missed = [judged for judged in ruling.judged if judged.outcome != "pass"]
+        if bad or missed:
+            told = [f"{f.code} {f.severity.word}: {f.message}" for f in bad[:5]]
+            told += [f"{judged.outcome}: {judged.message}" for judged in missed[:5]]
+            counts = [f"{len(bad)} of {len(self.findings)} findings at or above {fail_on}"]
+            counts += [f"{len(missed)} checks not passed"] if missed else []
+            wanted = [f"every finding below {fail_on}"] if bad else []
+            wanted += ["; ".join(judged.name for judged in missed[:5])] if missed else []
+            advice = (bad[0].advice or f"collapsekit explain {bad[0].code}") if bad else ""
             raise CollapseError(
-                f"verdict {self.verdict.name}: {len(bad)} of {len(self.findings)} findings at or "
-                f"above {fail_on}",
-                got="; ".join(f"{f.code} {f.severity.word}: {f.message}" for f in bad[:5]),
-                expected=f"every finding below {fail_on}",
-                remedy=bad[0].advice or f"collapsekit explain {bad[0].code}",
+                f"verdict {self.verdict.name}: {', '.join(counts)}",
+                got="; ".join(told),
+                expected="; ".join(wanted),
+                remedy=advice or "audit.to_html shows the evidence",
             )
+
+    @property
+    def plot(self) -> Plots:
+        """Figures for papers as matplotlib axes: ``audit.plot.kl()``; see `plotting.Plots`."""
+        plots: Plots = importlib.import_module(_PLOTS).Plots(self)
+        return plots
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """The report: one self-contained page. Written to `path` where given; returned always."""
@@ -153,6 +194,10 @@ class Audit:
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Everything but the per-sample rows as JSON with a versioned schema."""
         return self._render("json", path)
+
+    def to_model_card(self, path: str | os.PathLike[str] | None = None) -> str:
+        """A section for a model card, with ``model-index`` front matter as the hub reads it."""
+        return self._render("model_card", path)
 
     def __repr__(self) -> str:
         return self._render("text", None)
@@ -223,7 +268,14 @@ def load(path: str | os.PathLike[str]) -> Audit:
     """
     try:
         with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST_FILE:
+                raise FileError(f"{path} would unpack to more than an audit ever holds")
             head = json.loads(_read(archive, "audit.json"))
+            if not isinstance(head, dict):
+                raise TypeError(f"its head is a {type(head).__name__}")
+            for part in ("skipped", "settings", "provenance", "run"):
+                if not isinstance(head.get(part, {}), dict):
+                    raise TypeError(f"{part} is a {type(head[part]).__name__}")
             if head.get("schema") != SCHEMA:
                 raise FileError(
                     f"{path} has another schema",
@@ -260,7 +312,7 @@ def load(path: str | os.PathLike[str]) -> Audit:
         raise FileError(
             "no such audit file", got=str(path), expected="a file that Audit.save wrote"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise FileError(
             f"{path} is not a readable audit",
             got=f"{type(error).__name__}: {error}",
@@ -369,6 +421,20 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 _LARGEST_ENTRY = 4 << 30
+_LARGEST_FILE = 16 << 30
+# Whatever a file that is no whole audit can make zip, JSON, parquet and NumPy raise.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    EOFError,
+    NotImplementedError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

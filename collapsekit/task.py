@@ -22,11 +22,11 @@ from collapsekit.probe import Probe, States, merge
 from collapsekit.provenance import tensors
 from collapsekit.samples import Batch, Inputs, Samples, take_rows
 from collapsekit.streaming import Array, Rows, to_numpy
-from collapsekit.troubles import RANDOM
+from collapsekit.troubles import BATCHWISE, RANDOM
 
 POPULATION = 50_000
 _MEMORY = 2 << 30  # bytes that the population's columns may take
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 16 << 20  # of inputs: noise and perturbed copies in double precision come on top
 _LARGEST_BATCH = 512
 
 
@@ -51,13 +51,14 @@ class Task:
     count: int = 0
     started: float = field(default_factory=time.time)
     _device: torch.device | None = None
+    _rows_a_call: int = _LARGEST_BATCH
 
     # -- the data stream ---------------------------------------------------------------------
 
     def stream_data(self) -> None:
         """One pass over the data: rehearse on its first rows, then observe every batch."""
         begin = time.perf_counter()
-        size = self.batch or _batch_size(self.samples)
+        size = self._rows_a_call = self.batch or _batch_size(self.samples)
         batches = self.samples.batches(size)
         first = next(batches, None)
         if first is None:
@@ -91,6 +92,8 @@ class Task:
                     self._data_batch(_batch_rows(part, rows), kept)
                 return
             self.count += 1
+            if part.labels is not None:
+                self._label(Rows(part.index, label=part.labels))
             self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part.index)
             return
         states, subset, labels = observed
@@ -100,7 +103,10 @@ class Task:
         if subset is not None:
             kept[:] = [kept[0] + subset] if kept else [subset]
         if labels is not None:
-            self.labels = labels if self.labels is None else self.labels + labels
+            self._label(labels)
+
+    def _label(self, labels: Rows) -> None:
+        self.labels = labels if self.labels is None else self.labels + labels
 
     def _data_states(
         self, part: Batch
@@ -109,7 +115,11 @@ class Task:
         labels = None if part.labels is None else Rows(part.index, label=part.labels)
         if not bool(encoded.good.all()):
             bad = to_numpy(~encoded.good)
-            self._lose("the posterior is not finite or its scale not positive", part.index[bad])
+            flat = to_numpy((encoded.posterior.scale <= 0).any(dim=1)) & bad
+            why = "its scale is not positive; log-variances are declared by parameterisation"
+            for reason, rows in ((why, flat), ("its posterior is not finite", bad & ~flat)):
+                if rows.any():
+                    self._lose(reason, part.index[rows])
             good = np.flatnonzero(~bad)
             if not len(good):
                 return {}, None, labels
@@ -122,11 +132,15 @@ class Task:
             self.door, "data", part.index, posterior=posterior, seed=self.seed, x=part.x
         )
         stored = None if self.samples.random_access else part.x
-        subset = KeyedSubset(self.seed, self._limit(posterior.dims), part.index, posterior, stored)
+        width = 16 * posterior.dims
+        if stored is not None:
+            width += sum(leaf[0].numel() * leaf.element_size() for _, leaf in tensors(stored))
+        limit = self._limit(width)
+        subset = KeyedSubset(self.seed, limit, part.index, posterior, stored)
         return self._observe("data", obs), subset, labels
 
-    def _limit(self, dims: int) -> int:
-        return max(2, min(self.most, _MEMORY // (16 * dims)))
+    def _limit(self, width: int) -> int:
+        return max(1, min(self.most, _MEMORY // max(width, 1)))
 
     def _lose(self, why: str, index: Array) -> None:
         self.lost.setdefault(why, []).extend(index.tolist())
@@ -146,7 +160,7 @@ class Task:
     def _stream(self, source: str, total: int) -> None:
         begin = time.perf_counter()
         running = self._running(source)
-        size = self.batch or _LARGEST_BATCH
+        size = self._rows_a_call
         # Blocks end where a probe's limit does, so that every probe sees whole blocks.
         ends = {min(p.limit or total, total) for p in running}
         cuts = sorted({0, total, *ends, *range(0, total, size)})
@@ -189,7 +203,9 @@ class Task:
             try:
                 states[probe.name] = probe.observe(obs)
             except Unavailable as reason:
-                self.skipped[probe.name] = told(reason)
+                # Once something was seen the probe has broken off; before that it never began.
+                begun = probe.name in self.states
+                (self.broken if begun else self.skipped)[probe.name] = told(reason)
             except Exception as error:
                 if out_of_memory(error) and len(obs) > 1:
                     raise
@@ -224,6 +240,7 @@ class Task:
                     Severity.WARN, "two calls of the encoder on the same samples differ."
                 )
             )
+        self._check_batch(x, encoded)
         # One good sample stands in for two: pairs are then rehearsed whatever the conditions.
         rows = np.repeat(np.flatnonzero(to_numpy(encoded.good))[:1], 2)
         x, index = take_rows(x, rows), np.arange(2)
@@ -246,6 +263,17 @@ class Task:
                 self.skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
         self.door.passes = type(self.door.passes)()
 
+    def _check_batch(self, x: Inputs, together: Encoded) -> None:
+        alone = self._try_encode(first_rows(x, 1)).posterior
+        first = together.posterior.take(slice(1))
+        same = torch.allclose(alone.mean, first.mean, 1e-3, 1e-4, equal_nan=True)
+        if not (same and torch.allclose(alone.scale, first.scale, 1e-3, 1e-4, equal_nan=True)):
+            self.findings.append(
+                BATCHWISE.finding(
+                    Severity.WARN, "a sample's posterior changes with the samples beside it."
+                )
+            )
+
     def _try_encode(self, x: Inputs) -> Encoded:
         try:
             return self.door.encode(x, "rehearsal")
@@ -266,7 +294,7 @@ def _batch_rows(part: Batch, rows: Array) -> Batch:
 
 
 def _batch_size(samples: Samples) -> int:
-    """As many samples as fit 64 MB of input, at most 512."""
+    """As many samples as fit 16 MB of input, at most 512."""
     if not samples.random_access or not samples.size:
         return _LARGEST_BATCH
     one = samples.take(np.arange(1))

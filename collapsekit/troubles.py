@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from collapsekit.findings import Code, Finding, Severity
 
@@ -50,12 +51,21 @@ RANDOM = Code(
     remedy="Put the model in evaluation mode and take the noise out of encode.",
     source="collapsekit",
 )
+BATCHWISE = Code(
+    id="CK008",
+    title="The encoder depends on the batch",
+    meaning="A sample's posterior changes with the samples beside it: batch norm or another "
+    "batch statistic is on. Every number then depends on how the data were cut.",
+    formula="encode of one sample alone against the same sample in a batch, beyond rounding",
+    remedy="Put the model in evaluation mode.",
+    source="collapsekit",
+)
 FEW = Code(
     id="CK006",
     title="Too few samples",
-    meaning="Variances, information and collisions compare samples with each other; one sample "
-    "has nobody to be compared with.",
-    formula="N = 1",
+    meaning="Variances, information and collisions compare samples with each other; a handful of "
+    "samples decides nothing, and one sample has nobody to be compared with.",
+    formula="N below 10",
     remedy="Audit at least a few hundred samples.",
     source="collapsekit",
 )
@@ -68,7 +78,10 @@ SUBSET = Code(
     remedy="Raise population=, or a probe's limit, to measure more.",
     source="collapsekit",
 )
-CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, FEW, SUBSET)
+CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, BATCHWISE, FEW, SUBSET)
+
+
+MANY_LOST = 0.05  # of the samples
 
 
 def lost(rows: Mapping[str, list[int]], count: int) -> list[Finding]:
@@ -76,12 +89,15 @@ def lost(rows: Mapping[str, list[int]], count: int) -> list[Finding]:
     found = []
     for why, who in rows.items():
         who = sorted(who)
+        many = len(who) > MANY_LOST * count
         shown = ", ".join(map(str, who[:10])) + (", ..." if len(who) > 10 else "")
         found.append(
             LOST.finding(
                 Severity.WARN,
                 f"{len(who):,} of {count:,} samples were left out ({why}): {shown}.",
                 samples=who,
+                # What was left may not stand for the rest: then nothing is called healthy.
+                verdict="inconclusive" if many else None,
             )
         )
     return found
@@ -100,13 +116,23 @@ def converted(notes: Iterable[str]) -> list[Finding]:
     return [CONVERTED.finding(Severity.OK, f"{note}.", advice=CONVERTED.remedy) for note in notes]
 
 
-def few() -> Finding:
-    """One sample only."""
+FEWEST = 10
+
+
+def few(count: int) -> Finding:
+    """So few samples that no word can be decided."""
+    told = "there is one sample" if count == 1 else f"there are {count} samples"
+    rest = ": variances, information and collisions are not defined." if count == 1 else "."
     return FEW.finding(
-        Severity.INCONCLUSIVE,
-        "there is one sample: variances, information and collisions are not defined.",
-        verdict="inconclusive",
+        Severity.INCONCLUSIVE, f"{told}, too few for a verdict{rest}", verdict="inconclusive"
     )
+
+
+def undecided(findings: Iterable[Finding]) -> list[Finding]:
+    """The same findings without a say: with a handful of samples none may fail an audit."""
+    return [
+        replace(f, verdict=None, severity=min(f.severity, Severity.INCONCLUSIVE)) for f in findings
+    ]
 
 
 def subset(rows: Mapping[str, int], count: int) -> Finding:

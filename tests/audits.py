@@ -304,8 +304,10 @@ def _tables(
     }
     if decoder:
         factor = 0.0 if kind == "total" else 12.0
-        columns["swap_gap"] = factor * total + rng.standard_normal(n)
+        vital = 74.0 if kind == "contradictory" else 0.0
+        columns["swap_gap"] = factor * total + vital + rng.standard_normal(n)
         columns["reconstruction_error"] = 10 + 30 / (1 + total) + rng.random(n)
+        columns["model_information"] = 1.2 * total
     samples = pd.DataFrame(columns, index=pd.RangeIndex(n, name="sample"))
 
     variance = q.mean.var(0, ddof=1) if n > 1 else np.zeros(d)
@@ -382,7 +384,17 @@ def _tables(
             kl[rows], index=pd.Index(rows, name="sample"), columns=[str(j) for j in range(d)]
         ),
         "gallery": _gallery(total),
+        "latent_view": _plane(q.mean, total),
     }
+    if decoder:
+        order = np.argsort(-rate, kind="stable")
+        shown = np.concatenate([order[:6], order[-2:]]) if d > 8 else order
+        tables["traversals"] = pd.DataFrame(
+            {"position": range(len(shown)), "dimension": shown, "kl": rate[shown]}
+        )
+        tables["traversal_steps"] = pd.DataFrame(
+            {"step": range(7), "shift": np.linspace(-2.5, 2.5, 7)}
+        )
     if n > 1:
         pairs = rng.permutation(n)[: min(16, n - n % 2)].reshape(-1, 2)
         tables["collisions"] = pd.DataFrame(
@@ -394,6 +406,21 @@ def _tables(
             }
         )
     return samples, dimensions, tables
+
+
+def _plane(mean: Floats, total: Floats) -> pd.DataFrame:
+    spread = np.argsort(-mean.var(0), kind="stable")
+    x, y = mean[:, spread[0]], mean[:, spread[-1 if len(spread) == 1 else 1]]
+    kept = slice(0, 2000)
+    return pd.DataFrame(
+        {
+            "sample": np.arange(len(total))[kept],
+            "x": (x - x.mean())[kept],
+            "y": (y - y.mean())[kept],
+            "kl_total": total[kept],
+            "share": 0.47,
+        }
+    )
 
 
 def _gallery(total: Floats) -> pd.DataFrame:
@@ -435,6 +462,13 @@ def _arrays(
         empty = inputs.mean(0)
         arrays["gallery_reconstructions"] = shaped(0.75 * inputs + 0.25 * empty)
         arrays["gallery_empty"] = shaped(empty)
+    if "traversals" in tables:
+        shown = tables["traversals"]["dimension"]
+        moved = np.zeros((len(shown), 7, q.mean.shape[1]))
+        for row, dimension in enumerate(shown):
+            moved[row, :, int(dimension)] = np.linspace(-2.5, 2.5, 7)
+        flat = np.stack([_picture(code, 0, side) for code in moved.reshape(-1, q.mean.shape[1])])
+        arrays["traversals"] = shaped(flat.reshape(len(shown), 7, side, side))
     if "collisions" in tables:
         frame = tables["collisions"]
         both = np.stack([draw(frame["sample"]), draw(frame["partner"])], axis=1)
@@ -548,6 +582,7 @@ def _numbers(
             ),
             Number("robust_round_trip_r2", robust, robust - 0.01, robust + 0.01, "1", n, normal),
             Number("lr_residual", d * (1 - trip), NAN, NAN, "1", n, ""),
+            Number("model_information", 1.2 * rate, 1.1 * rate, 1.3 * rate, "nats", n, normal),
         ]
     return numbers
 

@@ -18,12 +18,14 @@ import pytest
 
 import collapsekit as ck
 from collapsekit import cli
-from collapsekit.cli import options, output
+from collapsekit.cli import config, options, output
 from collapsekit.demo import Setting, digits, train
 from collapsekit.errors import FileError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity, fold
+from collapsekit.number import Number
 from collapsekit.rendering.wording import STATE
 from collapsekit.results import Audit
+from collapsekit.tables import summary_table
 from tests.audits import made_up
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +175,275 @@ def test_check_refuses_what_it_does_not_know(run: Run, saved: Any, words: list[s
     assert done.err
 
 
+# -- check: headlines and baselines -------------------------------------------------------------
+
+
+def held(tmp_path: Path, value: float, half: float, name: str, **provenance: object) -> Path:
+    audit = audit_of(GOOD)
+    number = Number("active_fraction", value, value - half, value + half, "share", 40)
+    told = {**audit.provenance, **provenance}
+    return replace(audit, summary=summary_table([number]), provenance=told).save(tmp_path / name)
+
+
+PASSING, MISSING, UNDECIDABLE = (f"active_fraction{end}" for end in (">=0.8", ">0.99", ">=0.9"))
+
+
+@pytest.mark.parametrize(
+    "asked, words, code",
+    [
+        ([PASSING], [], 0),
+        ([MISSING], [], 1),
+        ([MISSING], ["--allow-inconclusive"], 1),
+        ([UNDECIDABLE], [], 3),
+        ([UNDECIDABLE], ["--allow-inconclusive"], 0),
+        ([PASSING, UNDECIDABLE], [], 3),
+        ([UNDECIDABLE, MISSING], [], 1),
+        (["round_trip_r2>=0.5"], [], 3),  # not measured in this audit
+        (["active_fractoin>=0.8"], [], 2),
+        (["active_fraction=0.8"], [], 2),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "md", "json", "junit"])
+def test_check_holds_headlines_to_thresholds(
+    run: Run, tmp_path: Path, asked: list[str], words: list[str], code: int, form: str
+) -> None:
+    path = held(tmp_path, 0.9, 0.05, "a.audit")
+    options_ = [word for one in asked for word in ("--check", one)]
+    done = run("check", path, *options_, *words, "--format", form)
+    assert done.code == code
+    assert bool(done.err) == (code == 2)
+    if code == 2:
+        assert done.out == ""
+    elif form == "text":
+        assert all(one in done.out for one in asked)
+        assert ("--allow-inconclusive is given" in done.out) == (code == 3)
+    elif form == "md":
+        outcome = {0: "✔ Pass", 1: "✖ Fail", 3: "? Inconclusive"}[code]
+        assert done.out.startswith(f"### {outcome}: ")
+        rows = [line for line in done.out.splitlines() if line.startswith("| ")]
+        assert len(rows) == len(asked) + 1  # and the heading
+    elif form == "json":
+        told = json.loads(done.out)
+        assert (told["schema"], told["exit_code"]) == ("collapsekit-check/1", code)
+        assert [one["name"] for one in told["checks"]] == asked
+        assert {tuple(one) for one in told["checks"]} == {("message", "name", "outcome")}
+    else:
+        root = ElementTree.fromstring(done.out)
+        suites = root.findall("testsuite")
+        assert [suite.get("name") for suite in suites][1:] == ["checks"]
+        assert [case.get("name") for case in suites[1]] == asked
+        for count in ("tests", "failures", "skipped"):
+            assert int(root.get(count, "-1")) == sum(int(s.get(count, "-1")) for s in suites)
+        assert (int(root.get("failures", "0")) > 0) == (code == 1)
+
+
+def test_the_json_of_a_check_has_these_fields_and_no_others(run: Run, tmp_path: Path) -> None:
+    # Part of the schema's name: a field that goes, or changes its meaning, makes it /2.
+    path = held(tmp_path, 0.9, 0.05, "a.audit")
+    told = json.loads(run("check", path, "--format", "json", "--baseline", path).out)
+    assert set(told) == {
+        "schema", "file", "outcome", "exit_code", "fail_on", "verdict", "findings", "checks",
+        "baseline", "notes",
+    }  # fmt: skip
+
+
+def test_check_against_a_baseline(run: Run, tmp_path: Path) -> None:
+    good = held(tmp_path, 0.9, 0.01, "good.audit")
+    bad = held(tmp_path, 0.5, 0.01, "bad.audit")
+    other = held(tmp_path, 0.5, 0.01, "other.audit", data_fingerprint="another")
+    prior = held(tmp_path, 0.5, 0.01, "prior.audit", prior="N(0, 2)")
+    assert run("check", good, "--baseline", good).code == 0
+    assert run("check", good, "--baseline", bad).code == 0
+    worse = run("check", bad, "--baseline", good)
+    assert worse.code == 1
+    flat = " ".join(worse.out.split())
+    assert "active_fraction is 0.500 [0.490, 0.510], in the baseline 0.900 [0.890, 0.910]" in flat
+    assert "change -0.400 [-0.414, -0.386]: worse beyond noise" in flat
+    for unlike, what in ((other, "different data"), (prior, "different priors")):
+        refused = run("check", bad, "--baseline", unlike)
+        assert (refused.code, refused.out) == (2, "")
+        assert what in refused.err
+        assert "--force" not in refused.err
+    assert run("check", bad, "--baseline", tmp_path / "none.audit").code == 2
+
+
+def test_hostile_names_stay_in_their_cells(run: Run, tmp_path: Path) -> None:
+    text = 'x|y`z`\n# <img src=x onerror=alert(1)> ]]>"'
+    path = audit_of(finding("fail", "total", text), replace(FAILED, message=text)).save(
+        tmp_path / "a.audit"
+    )
+    told = run("check", path, "--format", "md").out
+    assert "<img" not in told
+    for line in told.splitlines():
+        if line.startswith("|"):
+            assert line.replace("\\|", "").count("|") == 4
+    xml = run("check", path, "--check", "rate>0", "--format", "junit").out
+    ElementTree.fromstring(xml)
+
+
+# -- options from the environment and from a file ------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Any) -> Path:
+    """A folder with an audit that warns: exit 1 from --fail-on warn on, else 0."""
+    saved(WARNED)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+OWN, PROJECT = "collapsekit.toml", "pyproject.toml"
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        (PROJECT, '[tool.collapsekit.check]\nfail-on = "warn"'),
+        (PROJECT, '[tool.collapsekit.check]\nfail_on = "warn"'),
+        (OWN, '[check]\nfail-on = "warn"'),
+    ],
+)
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    assert run("check", "a.audit").code == 0
+    (project / name).write_text(text)
+    assert run("check", "a.audit").code == 1
+    monkeypatch.setenv("COLLAPSEKIT_CHECK_FAIL_ON", "fail")
+    assert run("check", "a.audit").code == 0
+    assert run("check", "a.audit", "--fail-on", "warn").code == 1
+    assert run("--version").code == 0
+
+
+def test_the_environment_needs_no_file(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLLAPSEKIT_CHECK_FAIL_ON", "warn")
+    monkeypatch.setenv("COLLAPSEKIT_CHECK_FORMAT", "json")
+    monkeypatch.setenv("COLLAPSEKIT_CHECK_CHECK", "rate>=0 rate>=1e-9")
+    monkeypatch.setenv("COLLAPSEKIT_EXPLAIN_LOSS_KL_WEIGHT", "0.3")
+    done = run("check", "a.audit")
+    told = json.loads(done.out)
+    assert (done.code, told["fail_on"], len(told["checks"])) == (1, "warn", 2)
+    assert (
+        "KL weight 0.3" in run("explain-loss", "a.audit", "--logged-kl", "7.8", "--values", 1).out
+    )
+
+
+def test_flags_are_set_by_the_environment_too(
+    run: Run, saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(UNDECIDED)
+    for value, code in (("1", 0), ("true", 0), ("0", 3), ("", 3)):
+        monkeypatch.setenv("COLLAPSEKIT_CHECK_ALLOW_INCONCLUSIVE", value)
+        assert run("check", path).code == code
+
+
+def test_lists_flags_and_numbers_of_a_file_arrive(run: Run, here: Path) -> None:
+    (here / OWN).write_text(
+        '[audit]\nseed = 7\nout = ["a.audit", "a.md"]\nallow-inconclusive = true\n'
+        '[check]\ncheck = ["rate>=0.1", "active_units>=1"]\nformat = "json"\n'
+        "[explain-loss]\nkl-weight = 0.5\n"
+    )
+    assert run("audit", "posteriors:one.npz").code == 0
+    assert run("audit", "posteriors:healthy.npz").code == 0
+    assert ck.load("a.audit").provenance["seed"] == 7
+    assert Path("a.md").exists()
+    told = json.loads(run("check", "a.audit").out)
+    assert [one["name"] for one in told["checks"]] == ["rate>=0.1", "active_units>=1"]
+    assert (
+        "KL weight 0.5"
+        in run(
+            "explain-loss",
+            "a.audit",
+            "--logged-kl",
+            f"{ck.load('a.audit').number('rate').value:.3f}",
+        ).out
+    )
+
+
+def test_the_nearest_file_counts_as_far_as_the_repository(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = project / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    (project / PROJECT).write_text('[tool.collapsekit.check]\nfail-on = "warn"')
+    assert run("check", "../a.audit").code == 1
+    (inner / PROJECT).write_text("[tool.other]\nx = 1")  # says nothing about us: look further
+    assert run("check", "../a.audit").code == 1
+    (inner / OWN).write_text('[check]\nfail-on = "fail"')
+    assert run("check", "../a.audit").code == 0
+    (inner / OWN).unlink()
+    (inner / ".git").mkdir()
+    assert run("check", "../a.audit").code == 0
+
+
+@pytest.mark.parametrize(
+    "text, why",
+    [
+        ("[check", "cannot be read"),
+        ("[chek]\nx = 1", "there is no command called 'chek'"),
+        ('[check]\nfail = "warn"', "[check] there is no option called 'fail'"),
+        ('fail-on = "warn"', "there is no command called 'fail-on'"),
+        ("check = 3", "options stand in a table for each command"),
+        ("[check]\nbaseline = {a = 1}", "no plain value"),
+        ('[check]\nfile = "a.audit"', "no option called 'file'"),  # an argument is typed
+        ("[audit]\ntrust-code = true", "no option called 'trust-code'"),
+    ],
+)
+def test_a_file_that_says_nonsense_is_a_usage_error(
+    run: Run, project: Path, text: str, why: str
+) -> None:
+    (project / OWN).write_text(text)
+    done = run("check", "a.audit")
+    assert (done.code, done.out) == (2, "")
+    assert why in done.err
+    assert "expected:" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_value_of_the_wrong_kind_is_a_usage_error(run: Run, here: Path) -> None:
+    (here / OWN).write_text('[audit]\nseed = "many"')
+    done = run("audit", "posteriors:healthy.npz")
+    assert (done.code, done.out) == (2, "")
+    assert "--seed" in done.err
+
+
+def test_trust_is_typed(tmp_path: Path) -> None:
+    (tmp_path / OWN).write_text("[audit]\ntrust-code = true")
+    names = {"trust-code": "trust_code", "seed": "seed"}
+    known = {"audit": {name: config.Option(parameter) for name, parameter in names.items()}}
+    with pytest.raises(InputError, match="no option called 'trust-code'"):
+        config.defaults(tmp_path, {}, known)
+    (tmp_path / OWN).write_text("[audit]\nseed = 3")
+    environment = {"COLLAPSEKIT_AUDIT_TRUST_CODE": "1"}
+    assert config.defaults(tmp_path, environment, known) == {"audit": {"seed": 3}}
+
+
+# -- explain-loss --------------------------------------------------------------------------------
+
+
+def test_explain_loss_names_the_reduction_and_the_beta(run: Run, here: Path) -> None:
+    run("audit", "posteriors:healthy.npz", "--out", "a.audit")
+    rate = ck.load("a.audit").number("rate").value
+    words = ["explain-loss", "a.audit", "--kl-weight", "0.3", "--logged-kl"]
+    mean = run(*words, f"{rate / 3:.4f}")
+    assert (mean.code, mean.err) == (0, "")
+    flat = " ".join(mean.out.split())
+    assert "It is: mean over dimensions and samples" in flat
+    assert "Effective beta 0.1 (KL weight 0.3 times 0.3333)" in flat
+    none = run(*words, f"{50 * rate:.4f}")
+    assert none.code == 0
+    assert "No known reduction matches" in none.out
+    pixels = run(*words, f"{rate / 784:.6f}", "--values", "784")
+    assert "mean over the input's values" in " ".join(pixels.out.split())
+    wrong = run(*words, "ten")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "the logged KL is not a number" in wrong.err
+    assert run("explain-loss", "a.audit").code == 2
+
+
 # -- render --------------------------------------------------------------------------------------
 
 OPENINGS = {
@@ -278,7 +549,10 @@ print(codes, sys.modules.get("torch"), file=sys.stderr)
 @pytest.mark.parametrize("before", ["", NO_TORCH], ids=["installed", "absent"])
 def test_render_and_check_need_no_torch(partial: Path, tmp_path: Path, before: str) -> None:
     commands = [["render", str(partial), "--format", form] for form in OPENINGS]
-    commands += [["check", str(partial), "--format", form] for form in ("text", "json", "junit")]
+    commands += [
+        ["check", str(partial), "--format", form] for form in ("text", "md", "json", "junit")
+    ]
+    commands.append(["explain-loss", str(partial), "--logged-kl", "1"])
     done = subprocess.run(
         [sys.executable, "-c", before + REPEATEDLY, json.dumps(commands)],
         cwd=tmp_path,
@@ -287,7 +561,7 @@ def test_render_and_check_need_no_torch(partial: Path, tmp_path: Path, before: s
         text=True,
         check=True,
     )
-    assert done.stderr == "[0, 0, 0, 0, 0, 1, 1, 1] None\n"
+    assert done.stderr == "[0, 0, 0, 0, 0, 1, 1, 1, 1, 0] None\n"
     assert "PARTIAL COLLAPSE" in done.stdout
 
 
@@ -782,7 +1056,7 @@ def test_help_shows_the_exit_codes_in_plain_text(run: Run, monkeypatch: pytest.M
     assert done.code == 0
     assert "3 the audit could not" in " ".join(done.out.split())
     assert "\x1b" not in done.out
-    for command in ("demo", "audit", "compare", "render", "check", "explain"):
+    for command in ("demo", "audit", "compare", "render", "check", "explain", "explain-loss"):
         assert f"\n  {command} " in done.out
         assert run(command, "--help").code == 0
 

@@ -36,6 +36,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "probes": ("probe",),
     "readings": ("probes",),
     "adapters": ("door",),
+    "testing": ("adapters",),
+    "doctor": ("adapters",),
     "troubles": ("findings",),
     "provenance": ("population",),
     "task": ("probe", "troubles", "provenance"),
@@ -44,12 +46,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "comparison": ("results",),
     # The report reads only the Audit: an old file renders again without model, data or torch.
     "rendering": ("comparison",),
+    "gate": ("rendering",),
+    "plotting": ("rendering",),
+    "logged_loss": ("results",),
     # Training-time help and audits do not know each other; only the demo uses both.
     "remedies": ("errors",),
     "demo": ("remedies",),
     "explain": ("engine",),
     "__main__": ("cli",),
-    "cli": ("rendering", "engine", "monitors", "demo", "explain"),
+    "cli": ("gate", "logged_loss", "engine", "monitors", "demo", "explain"),
 }
 # What the package root defines itself, so that importing it from there drags in nothing.
 FROM_ROOT = {"__version__"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
+from collapsekit.adapters.evaluated import Evaluated
 from collapsekit.errors import ModelError
 from collapsekit.samples import Inputs
 
@@ -33,8 +35,21 @@ class Functions:
         self._numpy: bool | None = None
         if decode is not None:
             self.decode = decode
+        # Bound methods of a module, or modules themselves, are held in evaluation mode as a module
+        # handed in whole would be: batch norm in training mode would change them under our hands.
+        owners = (getattr(f, "__self__", f) for f in (encode, decode))
+        self._modules = {id(m): Evaluated(m) for m in owners if isinstance(m, nn.Module)}
+        self.notes = tuple(dict.fromkeys(n for held in self._modules.values() for n in held.notes))
         names = [getattr(f, "__name__", type(f).__name__) for f in (encode, decode) if f]
         self.description = "functions " + ", ".join(names)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Evaluation mode for the modules behind the functions."""
+        with ExitStack() as stack:
+            for held in self._modules.values():
+                stack.enter_context(held.session())
+            yield
 
     def encode(self, x: Inputs) -> Any:
         """Call the encoder, in the array kind that it takes."""

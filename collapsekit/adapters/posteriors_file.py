@@ -40,7 +40,9 @@ class PosteriorsFile:
         return x["x"]
 
 
-def open_posteriors(path: str | os.PathLike[str]) -> tuple[PosteriorsFile, Samples]:
+def open_spec(
+    path: str | os.PathLike[str], *, device: Any = None, trust_code: bool = False
+) -> tuple[PosteriorsFile, Samples]:
     """Open FILE.npz with arrays mean and scale [N, D], and optionally x [N, ...] and labels [N].
 
     Raises

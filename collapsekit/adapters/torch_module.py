@@ -2,96 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from collapsekit.errors import InputError
-from collapsekit.samples import Inputs, map_tensors
+from collapsekit.adapters.evaluated import Evaluated, seeded
+from collapsekit.adapters.reading import Reader, is_array
+from collapsekit.errors import InputError, ModelError
+from collapsekit.samples import Inputs
 
 _OPTIONAL = ("prior", "likelihood", "log_likelihood", "context", "target", "as_input")
+_OUTPUTS = ("reconstruction", "recon_x", "recon", "x_hat", "x_recon", "sample", "logits", "output")
+_INPUTS = ("x", "data", "image", "images", "input", "inputs", "pixel_values")
 
 
 class TorchModule:
-    """A module with ``encode`` (or ``encoder``) and, where it has one, ``decode`` (``decoder``).
+    """A module as strangers write them: its posterior is found, its state restored.
 
-    While the audit runs the module is in evaluation mode, on `device` where one is given; flags and
-    device are restored afterwards. Floating inputs are cast to the parameters' type.
+    The posterior is read from ``encode``, ``encoder`` or ``forward``, the first whose answer shows
+    mean and scale (see `collapsekit.adapters.reading`); the decoder is ``decode`` or ``decoder``.
+    Where encode or decode takes a second argument the model is conditional: data are then a mapping
+    or tuple of two, the input and the condition. While the audit runs the module is in evaluation
+    mode, on `device` where one is given. Floating inputs are cast to the parameters' type.
 
     Parameters
     ----------
     module : nn.Module
     device : optional
+    parameterisation : {"scale", "variance", "logvar", "log_scale"}, optional
+        What the second output really holds, where its name says something else.
 
     Raises
     ------
     InputError
-        The module has no encoder.
+        The module has nothing that could be an encoder.
     """
 
-    def __init__(self, module: nn.Module, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: str | torch.device | None = None,
+        parameterisation: str | None = None,
+    ) -> None:
         self.module = module
-        self._target = None if device is None else _device(device)
-        self._encode = _method(module, "encode", "encoder")
-        if self._encode is None:
+        self._held = Evaluated(module, device)
+        encoders = _encoders(module)
+        if not encoders:
             raise InputError(
                 "the module has no encoder that could be found",
                 got=type(module).__name__,
-                expected="a method or submodule called encode or encoder",
+                expected="a method or submodule called encode or encoder, or a forward",
                 remedy="pass (encode, decode), two callables, instead of the module",
             )
-        decode = _method(module, "decode", "decoder")
-        if decode is not None:
-            self._decode = decode
+        self._decode = _method(module, "decode", "decoder")
+        if self._decode is not None:
             self.decode = self._call_decode
+        self._takes = {name: _parameters(call) for name, call in encoders.items()}
+        self.reader = Reader(
+            {name: self._caller(name, call) for name, call in encoders.items()},
+            parameterisation,
+            seeded,
+        )
+        first = next(iter(self._takes.values()))
+        self._decoder_takes = _parameters(self._decode) if self._decode else ((), 0)
+        if len(first[0]) > 1 or len(self._decoder_takes[0]) > 1:
+            self.context: Callable[..., Any] = self._context
+            self.target: Callable[..., Any] = lambda x: self._split(x)[0]
+            self.as_input: Callable[..., Any] = self._rejoined
         for name in _OPTIONAL:
             found = getattr(module, name, None)
             # A submodule called prior or context is a part of the network, not an answer to us.
             if found is not None and not isinstance(found, nn.Module):
                 setattr(self, name, found)
-        parameters = sum(p.numel() for p in module.parameters())
-        self.description = f"{type(module).__name__} ({parameters:,} parameters)"
-        training = any(m.training for m in module.modules())
-        self.notes: tuple[str, ...] = (
-            ("the model was in training mode and was put in evaluation mode for the audit",)
-            if training
-            else ()
-        )
+        self.description = self._held.description
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the model, and how its posterior is read where that was not plain."""
+        found = self.reader.found
+        told: tuple[str, ...] = ()
+        if found is not None and not (
+            found[0] in ("encode", "encoder") and found[1].mean == (0,) and found[1].second == (1,)
+        ):
+            told = (self.reader.told,)
+        return (*self._held.notes, *told)
+
+    def session(self) -> AbstractContextManager[None]:
         """Evaluation mode and device for the time of the audit."""
-        flags = {module: module.training for module in self.module.modules()}
-        home = _place(self.module)[0]
-        try:
-            self.module.eval()
-            if self._target is not None:
-                self.module.to(self._target)
-            yield
-        finally:
-            if self._target is not None:
-                self.module.to(home)
-            for module, flag in flags.items():
-                module.training = flag
+        return self._held.session()
 
     def encode(self, x: Inputs) -> Any:
         """The module's posterior of a batch."""
-        assert self._encode is not None
-        return self._encode(self._moved(x))
+        return self.reader(x)
+
+    def _caller(self, name: str, call: Callable[..., Any]) -> Callable[[Inputs], Any]:
+        takes, required = self._takes[name]
+
+        def run(x: Inputs) -> Any:
+            if len(takes) < 2 and not hasattr(self, "context"):
+                return self._held.call(call, self._held.moved(x))
+            inputs, condition = self._split(x)
+            inputs = self._held.moved(inputs)
+            if len(takes) < 2 or (condition is None and required < 2):
+                return self._held.call(call, inputs)
+            if condition is None:
+                raise InputError(
+                    f"the model's {name} takes a condition, and the data hold none",
+                    got=f"{name}({', '.join(takes)}) and data of one array",
+                    expected="the input and its condition, row by row",
+                    remedy=f'data={{"x": inputs, "{takes[1]}": condition}}',
+                )
+            return self._held.call(call, inputs, self._held.moved(condition))
+
+        return run
+
+    # -- conditional models --------------------------------------------------------------------
+
+    def _split(self, x: Inputs) -> tuple[Any, Any]:
+        """(input, condition or None)."""
+        if isinstance(x, Tensor):
+            return x, None
+        takes = next(iter(self._takes.values()))[0]
+        if isinstance(x, Mapping):
+            main = next((k for k in (*takes[:1], *_INPUTS) if k in x), None)
+            others = [k for k in x if k != main]
+            wanted = (*takes[1:2], *self._decoder_takes[0][1:2])
+            others = [k for k in others if k in wanted] or others
+            if main is not None and len(others) == 1:
+                return x[main], x[others[0]]
+        elif len(x) == 2:
+            return x[0], x[1]
+        raise InputError(
+            "input and condition cannot be told apart",
+            got=f"data with the parts {', '.join(map(str, x))}"
+            if isinstance(x, Mapping)
+            else f"data with {len(x)} parts",
+            expected="two parts: the input, called x, and its condition",
+            remedy='data={"x": inputs, "c": condition}, or an adapter with context(x)',
+        )
+
+    def _context(self, x: Inputs) -> Any:
+        condition = self._split(x)[1]
+        return None if condition is None else self._held.moved(condition)
+
+    def _rejoined(self, output: Tensor, context: Any = None) -> Inputs:
+        return output if context is None else (output, context)
+
+    # -- the decoder ---------------------------------------------------------------------------
 
     def _call_decode(self, z: Tensor, *context: Any) -> Any:
-        return self._decode(self._moved(z), *context)
+        assert self._decode is not None
+        takes = self._decoder_takes[0]
+        # One argument: only the encoder is conditional. None at all: it cannot be told (*args).
+        given = context if len(takes) != 1 else ()
+        answer = self._held.call(self._decode, self._held.moved(z), *given)
+        return output_of(answer)
 
-    def _moved(self, x: Inputs) -> Inputs:
-        device, dtype = _place(self.module)
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+def output_of(answer: Any) -> Any:
+    """The reconstruction in a decoder's answer.
 
-        return map_tensors(move, x)
+    Raises
+    ------
+    ModelError
+        There are several readings.
+    """
+    if is_array(answer) or isinstance(answer, torch.distributions.Distribution):
+        return answer
+    if isinstance(answer, tuple | list) and len(answer) == 1:
+        return output_of(answer[0])
+    fields = answer if isinstance(answer, Mapping) else None
+    if fields is not None or not isinstance(answer, tuple | list):
+        for name in _OUTPUTS:
+            found = fields.get(name) if fields is not None else getattr(answer, name, None)
+            if is_array(found):
+                return found
+    raise ModelError(
+        "the decoder returns several things, and which is the reconstruction is not said",
+        got=f"{type(answer).__name__} of {len(answer)}"
+        if hasattr(answer, "__len__")
+        else type(answer).__name__,
+        expected="one array or torch Distribution. Two arrays may be a mean and a scale (errors "
+        "are then likelihoods in nats), or a reconstruction and something beside it (errors are "
+        "then of the first alone)",
+        remedy="pass (encode, decode), with decode returning torch.distributions.Normal(mean, "
+        "scale), or the reconstruction alone",
+    )
+
+
+def _encoders(module: nn.Module) -> dict[str, Callable[..., Any]]:
+    found: dict[str, Callable[..., Any]] = {}
+    for name in ("encode", "encoder"):
+        part = getattr(module, name, None)
+        if callable(part):
+            found[name] = part
+    if getattr(type(module), "forward", None) is not nn.Module.forward:
+        found["forward"] = module
+    return found
 
 
 def _method(module: nn.Module, *names: str) -> Callable[..., Any] | None:
@@ -102,25 +213,21 @@ def _method(module: nn.Module, *names: str) -> Callable[..., Any] | None:
     return None
 
 
-def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    for parameter in module.parameters():
-        if parameter.is_floating_point():
-            return parameter.device, parameter.dtype
-    for buffer in module.buffers():
-        if buffer.is_floating_point():
-            return buffer.device, buffer.dtype
-    return torch.device("cpu"), torch.get_default_dtype()
-
-
-def _device(wanted: str | torch.device) -> torch.device:
+def _parameters(call: Callable[..., Any]) -> tuple[tuple[str, ...], int]:
+    """Names of the positional parameters, and how many are required."""
     try:
-        device = torch.device(wanted)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"the device {str(wanted)!r} cannot be used",
-            got=" ".join(str(error).split())[:200],
-            expected="cpu, or a device that this torch build and machine have",
-            remedy="leave device out to run where the model is",
-        ) from error
-    return device
+        signature = inspect.signature(call.forward if isinstance(call, nn.Module) else call)
+    except (TypeError, ValueError):
+        return (), 0
+    positional = [
+        p
+        for p in signature.parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    required = [p for p in positional if p.default is p.empty]
+    # A second parameter with a default that is no None is a switch, not a condition.
+    conditions = [p for p in positional if p.default is p.empty or p.default is None]
+    return tuple(p.name for p in conditions), len(required)
+
+
+__all__ = ["TorchModule", "output_of"]

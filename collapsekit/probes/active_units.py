@@ -98,25 +98,32 @@ class ActiveUnits:
 
 
 def _count(name: str, variance: Array, replicates: Array, threshold: float, n: int) -> Number:
-    note = f"95 % interval, bootstrap over samples; threshold {threshold:g} prior variances"
+    note = (
+        f"threshold {threshold:g} prior variances; limits: each unit's variance at its bootstrap "
+        "95 % ends"
+    )
     if not np.isfinite(variance).all():
         return Number(name, np.nan, np.nan, np.nan, "dimensions", n, note)
     value = float((variance > threshold).sum())
-    low, high = np.quantile((replicates > threshold).sum(axis=1), [0.025, 0.975])
+    # Limits unit by unit: counting within replicates would repeat the sample's own error.
+    low, high = ((ends > threshold).sum() for ends in _limits(replicates))
     return Number(
         name, value, float(min(low, value)), float(max(high, value)), "dimensions", n, note
     )
 
 
+def _limits(replicates: Array) -> Array:
+    limits: Array = np.quantile(replicates, [0.025, 0.975], axis=0)
+    return limits
+
+
 def _curve(variance: Array, replicates: Array, thresholds: Array) -> pd.DataFrame:
-    # Sorting once a replicate and searching is D log D; comparing all pairs would be 101 D a
-    # replicate, which hurts at 16,384 dimensions.
     def above(values: Array) -> Array:
         counts: Array = len(values) - np.searchsorted(np.sort(values), thresholds, side="right")
         return counts
 
     count = above(variance)
-    low, high = np.quantile([above(row) for row in replicates], [0.025, 0.975], axis=0)
+    low, high = (above(ends) for ends in _limits(replicates))
     return pd.DataFrame(
         {
             "threshold": thresholds,

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from collapsekit.errors import Unavailable
@@ -17,6 +16,7 @@ from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
@@ -41,7 +41,7 @@ COLLISION = Code(
 class Collisions:
     """`collides` per sample, `collision_fraction`, and the pairs that lie furthest apart."""
 
-    limit: int | None = 5_000  # compared among each other
+    limit: int | None = 3_000  # compared among each other: the cost is their square
     overlap: float = 0.5
     neighbours: int = 10
     shown: int = 12
@@ -58,7 +58,7 @@ class Collisions:
             raise Unavailable("one sample cannot collide", expected="two samples at least")
         posterior, targets = crowd.posterior, crowd.targets
         rows = torch.as_tensor(obs.rows)
-        near = self._candidates(posterior, obs.rows)
+        near = crowd.nearest("codes", self.neighbours)[obs.rows]
         overlap = to_numpy(_overlap(posterior, rows, torch.as_tensor(near)))
         distance = to_numpy(_distance(targets, rows, torch.as_tensor(near)))
         partner = crowd.index[near]
@@ -72,7 +72,7 @@ class Collisions:
                 obs.index,
                 overlap=overlap,
                 distance=distance,
-                nearest=_nearest_positive(to_numpy(targets), obs.rows),
+                nearest=_nearest_positive(crowd, obs.rows),
             ),
             "pairs": Top(
                 # Each pair is met from both ends; keep twice what is shown.
@@ -85,18 +85,6 @@ class Collisions:
             ),
             "shape": Constant(shape),
         }
-
-    def _candidates(self, posterior: DiagonalGaussian, rows: Array) -> Array:
-        width = posterior.scale.square().mean(dim=0).sqrt()
-        means = to_numpy(posterior.mean / width)
-        count = min(self.neighbours + 1, len(means))
-        tree = NearestNeighbors(n_neighbors=count).fit(means)
-        found = tree.kneighbors(means[rows], return_distance=False)
-        # The row itself is usually first, but a tie may put a duplicate there.
-        keep = found != rows[:, None]
-        keep[keep.all(axis=1), -1] = False
-        others: Array = found[keep].reshape(len(rows), count - 1)
-        return others
 
     def conclude(self, state: States) -> Result:
         """Who collides, once the data's own spacing is known."""
@@ -164,17 +152,14 @@ def _distance(targets: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).to(torch.float64)
 
 
-def _nearest_positive(targets: Array, rows: Array) -> Array:
+def _nearest_positive(crowd: Population, rows: Array) -> Array:
     """Distance to the nearest different input; duplicates (distance 0) do not count."""
-    count = min(8, len(targets))
-    tree = NearestNeighbors(n_neighbors=count).fit(targets)
-    distance, found = tree.kneighbors(targets[rows])
     # scikit-learn's expanded squares leave rounding dust where inputs are equal: recompute.
-    exact = np.linalg.norm(targets[rows][:, None] - targets[found], axis=2)
-    exact[exact == 0] = np.nan
-    with np.errstate(invalid="ignore"):
-        smallest: Array = np.min(np.where(np.isnan(exact), np.inf, exact), axis=1)
-    return np.where(np.isfinite(smallest), smallest, np.nan).astype(distance.dtype)
+    near = crowd.nearest("inputs", 8)[rows]
+    exact = to_numpy(_distance(crowd.targets, torch.as_tensor(rows), torch.as_tensor(near)))
+    exact[exact == 0] = np.inf
+    smallest: Array = exact.min(axis=1)
+    return np.where(np.isfinite(smallest), smallest, np.nan)
 
 
 def collisions(mean: Any, scale: Any, x: Any, *, overlap: float = 0.5) -> Number:

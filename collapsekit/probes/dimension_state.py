@@ -116,11 +116,9 @@ class DimensionState:
             )
         else:
             severity, verdict = Severity.OK, "healthy"
-            message = (
-                f"no dimension {of[3:]} is passive."
-                if len(passive) == 1
-                else (f"none {of} is passive.")
-            )
+            message = f"none {of} is passive."
+            if len(passive) == 1:
+                message = "the one dimension is not passive."
         return PASSIVE.finding(
             severity,
             message,

@@ -40,7 +40,7 @@ class InformationBudget:
     """rate = information + total correlation + dimension-wise KL; `information` per dimension."""
 
     limit: int | None = 5_000
-    most_dimensions: int = 256  # beyond, per-dimension marginals would dominate the audit
+    most_dimensions: int = 256  # beyond, the 32 of highest and the 32 of lowest KL
     mismatch: float = 0.5  # nats, and at least
     mismatch_share: float = 0.01  # of the rate
     saturation: float = 0.9  # of ln N
@@ -56,54 +56,57 @@ class InformationBudget:
         own, others = obs.log_own, obs.log_others
         lower = own - torch.logaddexp(own, others) + math.log(k)
         states: States = {
-            "bounds": Moments.of(torch.stack([lower, obs.kl_total], dim=1)),
+            "bounds": Moments.of(lower),
             "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
             "codes": Moments.of((z - prior.mean) / prior.scale),
-            "facts": Constant((k, dims)),
         }
-        if dims <= self.most_dimensions:
-            limit = population.size if self.limit is None else self.limit
-            marginal = population.log_marginals(limit, obs.seed)[obs.rows]
-            log_prior = _log_density(z, prior)
-            ratio = marginal - log_prior
-            # A sample's own component draws the aggregate towards its code: KL reads high. Without
-            # it KL reads low (both by Jensen). The truth of the population lies between.
-            share = torch.exp(_log_density(z, obs.posterior) - marginal) / k
-            others = (
-                marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
-            )
-            without = (others - log_prior).sum(dim=1)
-            states["mismatch"] = Moments.of(ratio)
-            states["mismatch_total"] = Moments.of(torch.stack([ratio.sum(dim=1), without], dim=1))
-            states["information"] = Moments.of(obs.kl - ratio)
+        measured = np.arange(dims) if dims <= self.most_dimensions else population.focus
+        some = torch.as_tensor(measured, device=z.device)
+        limit = population.size if self.limit is None else self.limit
+        marginal = population.log_marginals(limit, measured, obs.seed)[obs.rows]
+        log_prior = _log_density(z, prior)[:, some]
+        ratio = marginal - log_prior
+        # A sample's own component draws the aggregate towards its code: KL reads high. Without it
+        # KL reads low (both by Jensen). The truth of the population lies between.
+        share = torch.exp(_log_density(z, obs.posterior)[:, some] - marginal) / k
+        others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
+        without = (others - log_prior).sum(dim=1)
+        states["mismatch"] = Moments.of(ratio)
+        states["mismatch_total"] = Moments.of(torch.stack([ratio.sum(dim=1), without], dim=1))
+        states["information"] = Moments.of(obs.kl[:, some] - ratio)
+        states["facts"] = Constant((k, dims, tuple(measured.tolist()), population.rate))
         return states
 
     def conclude(self, state: States) -> Result:
         """The parts with their errors; the split of what is not identified stays a bracket."""
-        k, dims = state["facts"].value
-        codes: Moments = state["codes"]
-        index = pd.RangeIndex(dims, name="dimension")
-        columns = {"aggregate_mean": codes.mean, "aggregate_variance": codes.variance}
-        if "mismatch" not in state or k < 2:
-            return Result(dimensions=pd.DataFrame(columns, index=index))
-        mismatch: Moments = state["mismatch"]
-        columns |= {
-            "aggregate_kl": mismatch.mean,
-            "aggregate_kl_se": mismatch.standard_error,
-            "information": state["information"].mean,
-            "information_se": state["information"].standard_error,
-        }
+        k, dims, measured, (rate, rate_error) = state["facts"].value
+        codes, mismatch = state["codes"], state["mismatch"]
+        everything = pd.RangeIndex(dims, name="dimension")
+        aggregate = pd.DataFrame(
+            {"aggregate_mean": codes.mean, "aggregate_variance": codes.variance}, index=everything
+        )
+        if k < 2:
+            return Result(dimensions=aggregate)
+        split = pd.DataFrame(
+            {
+                "aggregate_kl": mismatch.mean,
+                "aggregate_kl_se": mismatch.standard_error,
+                "information": state["information"].mean,
+                "information_se": state["information"].standard_error,
+            },
+            index=pd.Index(list(measured), name="dimension"),
+        )
         information, saturated = bracket(
-            state["bounds"], state["upper"].column("upper"), k, self.saturation, ""
+            state["bounds"],
+            state["upper"].column("upper"),
+            k,
+            (rate, rate_error),
+            self.saturation,
+            "",
         )
-        n = information.n
-        total: Moments = state["mismatch_total"]
-        mismatched = _between(total, n, dims)
-        rate, rate_error = (
-            float(state["bounds"].mean[1]),
-            float(state["bounds"].standard_error[1]),
-        )
-        overlap = _overlap(rate, mismatched, information, saturated, dims)
+        n, whole = information.n, len(measured) == dims
+        mismatched = _between(state["mismatch_total"], n, len(measured), dims)
+        overlap = _overlap(rate, mismatched, information, saturated or not whole, dims)
         budget = pd.DataFrame(
             [
                 ("information", information.value, information.low, information.high),
@@ -118,18 +121,18 @@ class InformationBudget:
         worst = np.argsort(-mismatch.mean)[:10]
         message = (
             f"the aggregated posterior is {mismatched.digits()} nats away from the prior, summed "
-            f"over {dims} dimensions"
+            f"over {len(measured)}{'' if whole else f' of {dims}'} dimensions"
         )
         finding = MISMATCH.finding(
             severity,
             message
             + ("." if severity is Severity.OK else ": prior samples leave the data's codes."),
             evidence=[Evidence(mismatched, bar, "<")],
-            dimensions=worst if severity is Severity.WARN else (),
+            dimensions=np.asarray(measured)[worst] if severity is Severity.WARN else (),
         )
         return Result(
-            numbers=(mismatched, overlap),
-            dimensions=pd.DataFrame(columns, index=index),
+            numbers=(mismatched, overlap) if whole else (mismatched,),
+            dimensions=pd.concat([aggregate, split.reindex(everything)], axis=1),
             findings=(finding,),
             tables={"information_budget": budget},
         )
@@ -141,7 +144,7 @@ def _log_density(z: Tensor, gaussian: DiagonalGaussian) -> Tensor:
     return -0.5 * standard**2 - gaussian.scale.log() - 0.5 * math.log(2 * math.pi)
 
 
-def _between(total: Moments, n: int, dims: int) -> Number:
+def _between(total: Moments, n: int, measured: int, dims: int) -> Number:
     """The mismatch of the audited samples, in the bracket of their population."""
     with_own, without = (float(v) for v in total.mean)
     errors = np.nan_to_num(total.standard_error)
@@ -153,8 +156,8 @@ def _between(total: Moments, n: int, dims: int) -> Number:
         max(with_own + 2 * float(errors[0]), value),
         "nats",
         n,
-        f"sum over {dims} dimensions of KL(aggregate || prior); bracket without and with a "
-        "sample's own posterior in the aggregate, widened by two standard errors",
+        f"sum over {measured} of {dims} dimensions of KL(aggregate || prior); bracket without and "
+        "with a sample's own posterior in the aggregate, widened by two standard errors",
     )
 
 

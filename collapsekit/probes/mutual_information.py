@@ -79,11 +79,11 @@ class MutualInformation:
                 pointwise_information=pointwise,
                 reidentification=torch.exp(own - everyone),
             ),
-            "bounds": Moments.of(torch.stack([pointwise, obs.kl_total], dim=1)),
+            "bounds": Moments.of(pointwise),
             # Left-out densities may underflow to nothing: then U is no bound, and says inf.
             "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
             "reidentification": Moments.of(torch.exp(own - everyone)),
-            "columns": Constant((k, obs.population.total, checked.dtype)),
+            "columns": Constant((k, obs.population.total, checked.dtype, obs.population.rate)),
             "deviation": Rows(
                 obs.index[:1], deviation=np.array([checked.max_deviation if first.any() else 0.0])
             ),
@@ -91,7 +91,7 @@ class MutualInformation:
 
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
-        k, total, dtype = state["columns"].value
+        k, total, dtype, rate = state["columns"].value
         moments: Moments = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
@@ -102,7 +102,7 @@ class MutualInformation:
         )
         upper = state["upper"].column("upper")
         number, saturated = bracket(
-            moments, upper, k, self.saturation, f"lower and upper bound, ceiling ln {k:,}"
+            moments, upper, k, rate, self.saturation, f"lower and upper bound, ceiling ln {k:,}"
         )
         deviation = float(state["deviation"].column("deviation").max())
         note = (
@@ -161,18 +161,25 @@ class MutualInformation:
 
 
 def bracket(
-    moments: Moments, upper: np.ndarray, k: int, saturation: float, note: str
+    moments: Moments,
+    upper: np.ndarray,
+    k: int,
+    rate: tuple[float, float],
+    saturation: float,
+    note: str,
 ) -> tuple[Number, bool]:
     """The information bracket from its bounds.
 
     Parameters
     ----------
     moments : Moments
-        Columns: pointwise information (the lower bound), KL of the sample (its mean is the rate).
+        Of the pointwise information, whose mean is the lower bound.
     upper : ndarray [n]
         The left-one-out bound of each row.
     k : int
         Columns; the ceiling is ln k.
+    rate : tuple of float
+        Mean KL over the whole population, closed form, and its standard error: an upper bound.
     saturation : float
         Share of the ceiling above which the value is flagged.
     note : str
@@ -182,19 +189,18 @@ def bracket(
     Number, bool
         value = L clipped into the bracket; low and high as METRICS section 4 defines them.
     """
-    lower, rate = float(moments.mean[0]), float(moments.mean[1])
-    lower_error, rate_error = (float(e) for e in np.nan_to_num(moments.standard_error[:2]))
+    lower, lower_error = float(moments.mean[0]), float(np.nan_to_num(moments.standard_error[0]))
     n = int(moments.n[0])
     finite = np.isfinite(upper).all() and len(upper) > 1
     upper_mean = float(upper.mean()) if finite else math.inf
     upper_error = float(upper.std(ddof=1)) / math.sqrt(n) if finite else 0.0
     low = max(0.0, lower - 2 * lower_error)
     # Rounding can push a bound that is exactly 0 a hair below it; information is never negative.
-    high = max(min(upper_mean + 2 * upper_error, rate + 2 * rate_error), low, 0.0)
+    high = max(min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1]), low, 0.0)
     value = min(max(lower, 0.0), high)
     told = (
         f"{note}, widened by two standard errors; L = {lower:.6g} +- {Z95 * lower_error:.2g}, "
-        f"U = {upper_mean:.6g}, rate = {rate:.6g}"
+        f"U = {upper_mean:.6g}, rate = {rate[0]:.6g}"
     )
     return Number("information", value, low, high, "nats", n, told), (
         k > 1 and lower > saturation * math.log(k)

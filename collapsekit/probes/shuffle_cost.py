@@ -38,7 +38,7 @@ class ShuffleCost:
             cost.append(obs.error_of(torch.where(alone[:, None], z, mixed)) - own)
         return {
             "cost": Grouped.of(
-                block_groups(obs.rows, obs.population.head(self.limit).size),
+                block_groups(obs.population.place[obs.rows], obs.population.size),
                 lambda rows: Moments.of(torch.stack(cost, dim=1)[rows]),
             ),
             "facts": Constant((tuple(int(j) for j in focus), obs.door.error_unit)),

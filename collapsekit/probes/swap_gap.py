@@ -54,7 +54,7 @@ class SwapGap:
             "rows": Rows(obs.index, swap_gap=gap),
             # Each sample stands in two gaps, as input and as partner: neighbours go together.
             "moments": Grouped.of(
-                block_groups(obs.rows, obs.population.size),
+                block_groups(obs.population.place[obs.rows], obs.population.size),
                 lambda rows: Moments.of(torch.stack([gap, swapped], dim=1)[rows]),
             ),
             "unit": Constant(obs.door.error_unit),
@@ -71,13 +71,15 @@ class SwapGap:
             return Result(numbers=(gap,), samples=state["rows"].frame())
         nats = unit == "nats"
         bar = self.least_nats if nats else self.least_share * float(moments.mean[1])
-        read = gap.value >= bar and gap.value > self.sigmas * float(found.error)
-        finding = SWAP.finding(
-            Severity.OK if read else Severity.WARN,
-            f"another sample's code costs {gap.digits()} {unit}{gap.interval()}: the decoder "
-            + ("reads the code." if read else "does not read the code."),
-            evidence=[Evidence(gap, bar, ">=")],
-        )
+        cost = f"another sample's code costs {gap.digits()} {unit}{gap.interval()}"
+        if gap.value >= bar and gap.value > self.sigmas * float(found.error):
+            severity, message = Severity.OK, f"{cost}: the decoder reads the code."
+        elif gap.high < bar:
+            severity, message = Severity.WARN, f"{cost}: the decoder does not read the code."
+        else:
+            severity = Severity.INCONCLUSIVE
+            message = f"{cost}: {n:,} samples do not settle whether the decoder reads the code."
+        finding = SWAP.finding(severity, message, evidence=[Evidence(gap, bar, ">=")])
         return Result(numbers=(gap,), samples=state["rows"].frame(), findings=(finding,))
 
 

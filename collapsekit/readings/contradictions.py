@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -98,5 +99,7 @@ class Contradictions:
         bar = max(self.least, self.factor * rate.value)
         if gap.unit != "nats":
             own = error.value if error is not None else 0.0
-            bar = self.least_share * (own + gap.value)  # the swapped error is own error plus gap
+            # In a linear model the gap is at most 2 (e^2R - 1) of the own error.
+            allowed = 0.5 * self.factor * 2 * own * math.expm1(2 * max(rate.value, 0.0))
+            bar = max(self.least_share * (own + gap.value), allowed)
         return gap.value > self.sigmas * standard_error and gap.value >= bar

@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import Z95
 from collapsekit.number import Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -61,8 +62,8 @@ class Informative:
         number = Number(
             "informative_fraction",
             float(informative.mean()),
-            float(self._above(table, -1.96).mean()),
-            float(self._above(table, 1.96).mean()),
+            float(self._above(table, -Z95).mean()),
+            float(self._above(table, Z95).mean()),
             "share",
             len(table),
             f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "

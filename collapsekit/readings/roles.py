@@ -98,6 +98,8 @@ class Roles:
             "dead or ignored; a count over dimensions, no interval",
         )
         severity = Severity.WARN if idle.any() else Severity.OK
+        if idle.all():
+            severity = Severity.FAIL
         return ROLES.finding(
             severity,
             f"{int(idle.sum())} of {len(role)} dimensions are dead or ignored ({told}).",

@@ -39,9 +39,9 @@ def linear_annealing(step: int, warmup_steps: int, *, beta: float = 1.0) -> floa
     Notes
     -----
     Bowman et al. 2016, section 3.1 (their figure anneals by a sigmoid; linear is what is commonly
-    used). Measured on Fashion-MNIST at beta 0.1: it leaves the active units where they were (LR.md,
-    section 1); on Omniglot at beta 0.5, where plain training is slow rather than optimal, it empties
-    local collapse.
+    used). Measured on Fashion-MNIST at beta 0.1, annealing leaves active units where they were; on
+    Omniglot at beta 0.5, where plain training is slow rather than optimal, it empties local
+    collapse (docs/remedies.md).
     """
     _check(step, warmup_steps, least=0)
     return beta if step >= warmup_steps else beta * step / warmup_steps

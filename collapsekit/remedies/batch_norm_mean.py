@@ -47,7 +47,7 @@ class BatchNormMean(nn.Module):
     biased batch variance of the raw mean, and gamma^2 only in expectation once running statistics
     are used, in evaluation mode. Activity is forced, so active units say nothing about it: on
     Fashion-MNIST at beta 0.1 nearly all units were informative as well, at a markedly worse
-    reconstruction (LR.md, section 1).
+    reconstruction (docs/remedies.md).
     """
 
     def __init__(self, dims: int, gamma: float = 0.5) -> None:

@@ -122,7 +122,7 @@ def _told(parts: Components) -> dict[str, Any]:
     ignored = torch.cat([group.flatten() for group in parts.ignored_cost])
     return {
         "loss": parts.loss,
-        "weight": float(parts.weight) if isinstance(parts.weight, int) else parts.weight,
+        "weight": parts.weight,
         "cost": cost.sum(),
         "unread": (cost >= ignored).float().mean(),
     }

@@ -141,7 +141,8 @@ class LatentReconstruction(nn.Module):
         ``x_hat``. 0.1 for data in [0, 1] makes a code that hides in imperceptible pixel changes
         expensive.
     allow_detached : bool
-        Accept a ``z`` or ``z_hat`` without gradient while training.
+        Accept a ``z`` or ``z_hat`` without gradient while training. With ``z.detach()``, decoded
+        afresh, it is the negative control: activity without information (docs/remedies.md).
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """The sigma-only control: shrink the posterior's width directly, with no round trip.
 
-With its gradient through z = mean + scale * noise, the LR loss contains a penalty on the posterior's
-variance. This is that part alone. Whoever claims something for the round trip compares with it: on
-Fashion-MNIST at beta 0.1 it reconstructs better than the LR loss (LR.md, sections 1 and 3).
+With its gradient through z = mean + scale * noise, the LR loss contains a penalty on the
+posterior's variance. This is that part alone. Whoever claims something for the round trip compares
+with it: on Fashion-MNIST at beta 0.1 it reconstructs better than the LR loss (docs/remedies.md).
 
     loss = negative_elbo + alpha * scale_penalty(scale)
 """

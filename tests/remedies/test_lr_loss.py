@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -269,6 +273,147 @@ def test_a_spatial_latent_is_the_flat_one() -> None:
     lr = LatentReconstruction(1.0)
     spatial = lr(z, z_hat)
     assert spatial.item() == pytest.approx(lr(z.flatten(1), z_hat.flatten(1)).item(), rel=1e-6)
+
+
+def test_a_convolutional_model_with_a_spatial_latent_trains_through_it() -> None:
+    torch.manual_seed(0)
+    encoder = nn.Conv2d(1, 2 * 3, 4, stride=4)
+    decoder = nn.ConvTranspose2d(3, 1, 4, stride=4)
+    lr = LatentReconstruction(1.0, noise=0.1)
+    mean, scale = encoder(normal(8, 1, 16, 16)).chunk(2, dim=1)
+    z = mean + scale.exp() * normal(8, 3, 4, 4, seed=1)
+    lr(z, encoder(lr.perturb(decoder(z))).chunk(2, dim=1)[0]).backward()
+    assert lr.components is not None
+    assert lr.components.cost[0].shape == lr.components.ignored_cost[0].shape == (3, 4, 4)
+    for parameter in (*encoder.parameters(), *decoder.parameters()):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
+# --- conditional models ---------------------------------------------------------------------------
+
+
+def test_a_conditional_model_is_read_under_the_condition_it_was_written_under() -> None:
+    # decode(z, c) = z + c and encode(x, c) = x - c: the round trip is exact under one's own c.
+    z, condition = attached(8, 3), normal(8, 3, seed=1)
+    lr = LatentReconstruction(1.0)
+    x_hat = z + condition
+    assert lr(z, x_hat - condition).item() < 1e-12
+    other = condition.roll(1, dims=0)
+    expected = (condition - other).square().sum(1).mean().item()
+    assert lr(z, x_hat - other).item() == pytest.approx(expected, rel=1e-5)
+
+
+# --- gradient accumulation and data-parallel training ---------------------------------------------
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    vae, lr = LinearVAE().double(), LatentReconstruction(0.7)
+    x = normal(12, 6, dtype=torch.float64)
+
+    def gradients(parts: int) -> list[Tensor]:
+        vae.zero_grad()
+        for part in x.chunk(parts):
+            z = vae.encoder(part)
+            (lr(z, vae.encoder(vae.decoder(z))) / parts).backward()
+        return [p.grad.clone() for p in vae.parameters() if p.grad is not None]
+
+    for whole, accumulated in zip(gradients(1), gradients(3), strict=True):
+        assert torch.allclose(whole, accumulated, rtol=1e-12)
+
+
+# Two ranks, two accumulated parts each, against one process with the whole batch; the warm-up
+# follows the optimiser. Weights after three steps have to agree, and no step may hang.
+_RANK = """
+import sys
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from collapsekit.remedies import LatentReconstruction
+
+rank, meeting = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoder, self.decoder = nn.Linear(6, 6), nn.Linear(3, 6)
+        self.lr = LatentReconstruction(1.0, warmup_steps=2)
+
+    def encode(self, x):
+        mean, log_scale = self.encoder(x).chunk(2, dim=1)
+        return mean, log_scale.exp()
+
+    def forward(self, x, noise):
+        mean, scale = self.encode(x)
+        z = mean + scale * noise
+        x_hat = self.decoder(z)
+        return (x_hat - x).square().sum(1).mean() + self.lr(z, self.encode(x_hat)[0])
+
+
+def optimise(model, inner, parts, begin):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    inner.lr.follow(optimizer)
+    for _ in range(3):
+        optimizer.zero_grad()
+        for place, (x, noise) in enumerate(parts):
+            with begin(place):
+                (model(x, noise) / len(parts)).backward()
+        optimizer.step()
+    assert int(inner.lr.steps) == 3, inner.lr.steps
+    assert float(inner.lr.components.weight) == 1.0
+    return [p.detach().clone() for p in inner.parameters()]
+
+
+draw = torch.Generator().manual_seed(1)
+x, noise = torch.randn(16, 6, generator=draw), torch.randn(16, 3, generator=draw)
+parts = list(zip(x.chunk(4), noise.chunk(4)))
+from contextlib import nullcontext
+
+inner = Model()
+parallel = DistributedDataParallel(inner)
+ours = optimise(
+    parallel,
+    inner,
+    parts[2 * rank : 2 * rank + 2],
+    lambda place: parallel.no_sync() if place == 0 else nullcontext(),
+)
+alone = Model()
+whole = optimise(alone, alone, [(x, noise)], lambda place: nullcontext())
+for a, b in zip(ours, whole):
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_make_the_steps_of_one_process(tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("this torch was built without torch.distributed")
+    meeting = (tmp_path / "meeting").as_uri()
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RANK, str(rank), meeting],
+            cwd=Path(__file__).resolve().parents[2],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=120)[0] for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()
+    for process, output in zip(ranks, told, strict=True):
+        assert process.returncode == 0, output
 
 
 # --- refusals -------------------------------------------------------------------------------------
