@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from collapsekit.door import Door
+from collapsekit.errors import Unavailable
 from collapsekit.probe import Probe
 from collapsekit.probes import REGISTERED
 from collapsekit.samples import Samples, as_samples
@@ -31,11 +32,35 @@ def network() -> tuple[Door, Samples]:
     return Door(adapter, likelihood="bernoulli"), as_samples(x)
 
 
-@pytest.mark.parametrize("make", [linear, network])
+class Conditional:
+    """Three classes and one sample that is alone in its own; the condition is the last column."""
+
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, :2] * 0.9, torch.full((len(x), 2), 0.4, dtype=torch.float64)
+
+    def context(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 2:]
+
+    def decode(self, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z, context], dim=1)
+
+
+def conditional() -> tuple[Door, Samples]:
+    x = np.random.default_rng(0).normal(size=(61, 3))
+    x[:, 2] = np.arange(61) % 3
+    x[17, 2] = 9
+    return Door(Conditional(), likelihood=("gaussian", 0.5)), as_samples(x)
+
+
+@pytest.mark.parametrize("make", [linear, network, conditional])
 @pytest.mark.parametrize("probe", REGISTERED, ids=NAMES)
 def test_laws(probe: Probe, make: object) -> None:
     door, samples = make()  # type: ignore[operator]
-    laws.check_probe(probe, door, samples)
+    if make is conditional and probe.name == "model_information":
+        with pytest.raises(Unavailable, match="between conditions"):
+            laws.check_probe(probe, door, samples)
+    else:
+        laws.check_probe(probe, door, samples)
 
 
 @pytest.mark.parametrize("probe", REGISTERED, ids=NAMES)
