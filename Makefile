@@ -4,13 +4,15 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo-report
 PYTEST ?= -n 2
+ECO ?= $(VENV)/ecosystem
 BENCH ?= --quick
+DOCS := .venv-docs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench clean distclean
+.PHONY: help demo test test-ecosystem lint format bench docs clean distclean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 # An existing .venv is used as it is. torch goes in alone and first, so that no other package's wishes
 # choose its version; the stamp makes the install happen again when its two inputs change.
@@ -27,6 +29,20 @@ demo: $(STAMP)  ## train a collapsing VAE and its repair, audit both, compare (D
 test: $(STAMP)  ## run the tests (PYTEST='-n 0 -k name' for other options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
+# One environment for every library that has an adapter; scvi-tools keeps pandas below 3 in it, so it is
+# not the one above, and the constraints stay out of it. About 2.9 GB and 5 minutes the first time.
+$(ECO)/.installed: pyproject.toml
+	test -x $(ECO)/bin/python || $(PYTHON) -m venv $(ECO)
+	$(ECO)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(ECO)/bin/python -m pip install --quiet -e '.[ecosystem]' pytest
+	touch $@
+
+test-ecosystem: $(ECO)/.installed  ## run the adapters' tests with all the libraries (ECO=folder)
+	$(ECO)/bin/python -c 'import anndata, diffusers, flax, jax, lightning, onnxruntime, onnxscript, pythae'
+	KERAS_BACKEND=torch $(ECO)/bin/python -c 'import keras, scvi'
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(ECO)/bin/python -m pytest \
+		tests/adapters tests/test_testing.py tests/test_doctor.py
+
 lint: $(STAMP)  ## ruff, its formatter as a check, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,9 +58,20 @@ bench: $(STAMP)  ## run the benchmarks, small (BENCH= for full size)
 		echo "== $$script $(BENCH)"; $(BIN)/python "$$script" $(BENCH); \
 	done
 
+# In an environment of its own: what builds pages has no say in the versions that the tests run with.
+$(DOCS)/.installed: pyproject.toml constraints.txt
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt torch
+	$(DOCS)/bin/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: $(DOCS)/.installed  ## the documentation as pages in build/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+	@echo "build/site/index.html"
+
 clean:  ## remove what can be made again, except .venv
 	rm -rf build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 	find collapsekit tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## clean, and remove .venv
-	rm -rf $(VENV)
+distclean: clean  ## clean, and remove .venv and .venv-docs
+	rm -rf $(VENV) $(DOCS)

@@ -33,6 +33,9 @@ _BASELINE, _THIS = "the baseline", "this audit"
 _Z95 = 1.959963984540054
 #: Chance of failing, over all headlines together, when nothing got worse.
 FALSE_ALARM = 0.05
+ONE_RUN = (
+    "Noise is the choice of samples: two trainings of one recipe may differ by more than that."
+)
 
 
 class Outcome(StrEnum):
@@ -145,7 +148,7 @@ class Check:
             known = [*map(str, audit.summary.index)]
             near = difflib.get_close_matches(self.headline, known, n=1)
             raise InputError(
-                f"no headline called {self.headline!r}",
+                f"this audit has no headline called {self.headline!r}",
                 got=str(self),
                 expected=f"one of {', '.join(known)}" if known else "a headline of an audit",
                 remedy=f"did you mean {near[0]}?" if near else "audit.summary lists them",
@@ -255,8 +258,18 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
     Raises
     ------
     InputError
-        The two audits saw different data or different priors.
+        The two audits saw different data or different priors, or had different seeds.
     """
+    seeds = [one.provenance.get("seed") for one in (baseline, audit)]
+    prints = [one.provenance.get("data_fingerprint") for one in (baseline, audit)]
+    if seeds[0] != seeds[1] and prints[0] != prints[1]:
+        # The fingerprint is of samples that the seed picks: equal data cannot be recognised.
+        raise InputError(
+            "the baseline was audited with another seed",
+            got=f"seed {seeds[0]} in the baseline, {seeds[1]} here",
+            expected="one seed, by which equal data are recognised",
+            remedy=f"audit again with --seed {seeds[0]} (seed={seeds[0]})",
+        )
     try:
         comparison = compare({_BASELINE: baseline, _THIS: audit})
     except InputError as error:
@@ -278,7 +291,7 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
         _no_worse(known[name], comparison.number(_THIS, name), change, max(wider, 1.0))
         for name, change in changes.items()
     )
-    return judged, comparison.notes
+    return judged, (*comparison.notes, ONE_RUN)
 
 
 def _no_worse(then: Number, now: Number | None, change: Change, wider: float) -> Judged:

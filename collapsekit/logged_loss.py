@@ -115,9 +115,10 @@ class LoggedLoss:
                 "No known reduction matches. Nearest: "
                 f"{near.name}, which would show {_short(near.expected)}."
             )
-            ratio = self.logged_kl / self.rate.value if self.rate.value else math.nan
+            if self.rate.value > 0:
+                yield f"The log shows {_short(self.logged_kl / self.rate.value)} times the rate."
             yield (
-                f"The log shows {_short(ratio)} times the rate. A sum over a batch shows the batch "
+                "A sum over a batch shows the batch "
                 "size times; a log of other data, of an earlier step or of a moving average, of "
                 "free bits, or a KL to another prior show anything."
             )
@@ -128,6 +129,9 @@ class LoggedLoss:
             for match in matches:
                 yield f"  {match.name} (would show {_short(match.expected)})"
         yield from (line for match in matches for line in self._beta(match, len(matches) > 1))
+        declared = None if self.kl_weight is None or not matches else self.declared
+        if declared is not None and not any(_near(match.beta, declared) for match in matches):
+            yield f"The audit was told beta {declared:g}."
         if self.values is None:
             yield "Means over an input's values were not tried: pass values, their number."
 
@@ -146,8 +150,6 @@ class LoggedLoss:
         )
         if _NO_HALF in match.name:
             yield "Half of that where a squared error beside it lacks its 1/2 as well."
-        if self.declared is not None and not _near(match.beta, self.declared):
-            yield f"The audit was told beta {self.declared:g}."
 
 
 def explain_loss(

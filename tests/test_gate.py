@@ -205,6 +205,20 @@ def test_a_baseline_on_other_data_or_with_another_prior_is_refused(field: str, w
     assert "force" not in str(caught.value)
 
 
+def test_another_seed_is_told_apart_from_other_data() -> None:
+    audit = audits.made_up(n=40, d=4, pictures="none")
+    told = {**audit.provenance, "seed": 1, "data_fingerprint": "other"}
+    with pytest.raises(InputError, match=r"--seed 0") as caught:
+        rule(replace(audit, provenance=told), baseline=audit)
+    assert caught.value.got == "seed 0 in the baseline, 1 here"
+
+
+def test_the_ruling_says_what_its_noise_is() -> None:
+    audit = audits.made_up(n=40, d=4, pictures="none")
+    assert gate.ONE_RUN in rule(audit, baseline=audit).notes
+    assert rule(audit).notes == ()
+
+
 # -- in a test suite -----------------------------------------------------------------------------
 
 

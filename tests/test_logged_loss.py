@@ -132,6 +132,7 @@ def test_a_collapsed_model_explains_anything_and_says_so() -> None:
     )
     told = ck.explain_loss(audit, logged_kl="0.0000", values=3)
     assert len(told.matches) == len(told.candidates) == 12
+    assert "nan" not in str(ck.explain_loss(audit, logged_kl=0.5))
 
 
 def test_the_table_has_a_row_for_everything_that_was_tried(audit: Audit) -> None:

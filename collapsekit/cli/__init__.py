@@ -1,4 +1,4 @@
-"""The command line: ``collapsekit demo | audit | compare | render | check | explain``.
+"""The command line: ``collapsekit demo | audit | compare | render | check | explain | ...``.
 
 Results go to stdout, everything else to stderr, in plain text whatever the terminal. What a command
 does not need is not imported: `render` and `check` run where there is no torch.
@@ -7,16 +7,18 @@ does not need is not imported: `render` and `check` run where there is no torch.
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from collapsekit.cli import checks, gate, options, output
+from collapsekit.cli import checks, config, gate, options, output
 from collapsekit.cli.gate import Status
-from collapsekit.errors import InputError
+from collapsekit.errors import CollapsekitError, InputError
+from collapsekit.gate import rule
 from collapsekit.results import load
 
 EXIT_CODES = (
@@ -38,9 +40,28 @@ app = typer.Typer(
 def main() -> None:
     """The console script; raises SystemExit with the exit code."""
     try:
-        app(prog_name="collapsekit")
+        found = config.defaults(Path.cwd(), os.environ, _commands())
+    except CollapsekitError as error:
+        raise SystemExit(int(gate.told(error))) from None
+    try:
+        app(prog_name="collapsekit", default_map=found)
     except KeyboardInterrupt:  # outside of a command: while options are read
         raise SystemExit(int(Status.INTERRUPTED)) from None
+
+
+def _commands() -> dict[str, dict[str, config.Option]]:
+    """Every command with the options that may be set without being typed."""
+    group: Any = typer.main.get_command(app)
+    return {
+        name: {
+            spelling.lstrip("-"): config.Option(parameter.name, parameter.multiple)
+            for parameter in command.params
+            if parameter.param_type_name == "option"
+            for spelling in parameter.opts
+            if spelling.startswith("--")
+        }
+        for name, command in group.commands.items()
+    }
 
 
 def _version(asked: bool) -> None:
@@ -64,6 +85,12 @@ AuditFile = Annotated[str, typer.Argument(metavar="FILE", help="An audit: FILE.a
 FailOn = Annotated[
     str | None,
     typer.Option(metavar="SEVERITY", help="Exit 1 from this on: inconclusive, warn or fail."),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Open model files that execute code when they are read; told."
+    ),
 ]
 AllowInconclusive = Annotated[
     bool, typer.Option("--allow-inconclusive", help="Exit 0 when the verdict is inconclusive.")
@@ -100,8 +127,10 @@ def audit(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="package.module:factory, a function that returns the model with its weights; or "
-            "posteriors:FILE.npz, arrays mean and scale and, optionally, x and labels.",
+            help="package.module:factory, a function that returns the model with its weights; "
+            "posteriors:FILE.npz, arrays mean and scale and, optionally, x and labels; or a "
+            "library's KIND:PATH: pythae, diffusers, onnx, flax, lightning, keras, scvi, "
+            "state_dict.",
         ),
     ],
     data: Annotated[
@@ -152,6 +181,7 @@ def audit(
     ] = "text",
     fail_on: FailOn = None,
     allow_inconclusive: AllowInconclusive = False,
+    trust_code: TrustCode = False,
 ) -> Status:
     """Audit a trained model on data.
 
@@ -178,7 +208,7 @@ def audit(
     named = options.labels(labels)
     # stdout is the result's: what the model's own code prints goes to stderr.
     with contextlib.redirect_stdout(sys.stderr):
-        adapter, brought = options.model(model, device)
+        adapter, brought = options.model(model, device, trust_code)
     if brought is not None and not (data is None and labels is None):
         raise InputError(
             f"{model} brings its own data",
@@ -211,11 +241,48 @@ def audit(
         )
     # What is needed to get this audit again; where it was written to is no part of that.
     words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    words += ["--trust-code"] if trust_code else []
     result.provenance["command"] = shlex.join(["collapsekit", "audit", model, *map(str, words)])
     for path, kind in targets.items():
         output.write(result, path, kind)
     output.emit(output.rendered(result, form))
     return gate.judge([result], bar, allow_inconclusive)
+
+
+@app.command()
+@gate.command
+def doctor(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As of audit.")],
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="As of audit; 64 samples are looked at.")
+    ] = None,
+    parameterisation: Annotated[
+        str, typer.Option(metavar="NAME", help="scale, variance, logvar or log_scale.")
+    ] = "scale",
+    likelihood: Annotated[str | None, typer.Option(metavar="NAME", help="As of audit.")] = None,
+    prior: Annotated[str | None, typer.Option(metavar="MEAN,SCALE", help="As of audit.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where the model runs.")] = None,
+    trust_code: TrustCode = False,
+) -> Status:
+    """Say what an audit of a model could see, and what it would assume.
+
+    Exits 1 where the model contradicts itself, so that an audit would be wrong.
+    """
+    declared = options.likelihood(likelihood)
+    believed = options.prior(prior)
+    with contextlib.redirect_stdout(sys.stderr):
+        adapter, brought = options.model(model, device, trust_code)
+        from collapsekit.doctor import inspect
+
+        found = inspect(
+            adapter,
+            brought if data is None else data,
+            parameterisation=parameterisation,
+            likelihood=declared,
+            prior=believed,
+        )
+    output.emit(str(found))
+    return Status.FOUND if found.faults else Status.RAN
 
 
 @app.command()
@@ -277,22 +344,61 @@ def render(
 def check(
     file: AuditFile,
     fail_on: FailOn = "fail",
+    checks_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--check",
+            metavar="CHECK",
+            help="Such as 'active_fraction>=0.8'; the whole interval has to pass; repeatable.",
+        ),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="An older audit on the same data; fail where a headline is worse beyond noise.",
+        ),
+    ] = None,
     allow_inconclusive: AllowInconclusive = False,
     form: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="text, json or junit.")
+        str, typer.Option("--format", metavar="NAME", help="text, md, json or junit.")
     ] = "text",
 ) -> Status:
     """Gate a pipeline on an audit.
 
-    Exits 1 when a finding is at or above --fail-on, 3 when the verdict is inconclusive.
+    Exits 1 when a finding is at or above --fail-on, when a --check fails or when a headline is
+    worse than the --baseline's; 3 when the verdict, or a check, is inconclusive.
     """
     bar = options.bar(fail_on)
     assert bar is not None
-    form = output.checked(form, ("text", "json", "junit"))
+    form = output.checked(form, checks.FORMATS)
     checked = load(file)
-    status = gate.judge([checked], bar, allow_inconclusive)
-    output.emit(checks.report(form, checked, file, bar, status))
+    older = None if baseline is None else load(baseline)
+    ruling = rule(checked, bar, checks_ or (), older)
+    status = checks.status(ruling, allow_inconclusive)
+    output.emit(checks.report(form, checked, file, ruling, status))
     return status
+
+
+@app.command("explain-loss")
+@gate.command
+def explain_loss(
+    file: AuditFile,
+    logged_kl: Annotated[str, typer.Option(metavar="X", help="The KL, as the log prints it.")],
+    kl_weight: Annotated[
+        float | None, typer.Option(metavar="W", help="What the training multiplied it by.")
+    ] = None,
+    values: Annotated[
+        int | None,
+        typer.Option(metavar="P", help="Numbers in one input, if the audit kept no pictures."),
+    ] = None,
+) -> Status:
+    """Tell which reduction a logged KL is, and the effective beta that follows."""
+    from collapsekit.logged_loss import explain_loss as explained
+
+    told = explained(load(file), logged_kl=logged_kl, kl_weight=kl_weight, values=values)
+    output.emit(str(told))
+    return Status.RAN
 
 
 @app.command()

@@ -107,7 +107,9 @@ def labels(path: str | None) -> Any:
         ) from error
 
 
-def model(spec: str, device: str | None) -> tuple[Any, Samples | None]:
+def model(
+    spec: str, device: str | None, trust_code: bool = False
+) -> tuple[Any, Samples | None]:
     """MODEL: the adapter, and the data that came with it, if any.
 
     Raises
@@ -122,7 +124,7 @@ def model(spec: str, device: str | None) -> tuple[Any, Samples | None]:
     if device is not None:
         _tried(device)
     try:
-        return as_adapter(spec, device=device)
+        return as_adapter(spec, device=device, trust_code=trust_code)
     except CollapsekitError:
         raise
     except Exception as error:

@@ -32,6 +32,7 @@ class Raster:
     width: float
     height: float
     pixels: npt.NDArray[np.uint8]
+    smooth: bool = False
 
 
 class Canvas:
@@ -282,8 +283,8 @@ class Canvas:
         if y is not None:
             axes.axhline(y, **style)
 
-    def raster(self, axes: Axes, pixels: npt.NDArray[np.uint8]) -> None:
-        """Fill the axes with an RGBA image, pixel for pixel."""
+    def raster(self, axes: Axes, pixels: npt.NDArray[np.uint8], *, smooth: bool = False) -> None:
+        """Fill the axes with an RGBA image, pixel for pixel unless `smooth`."""
         box = axes.get_position()
         self.rasters.append(
             Raster(
@@ -292,5 +293,6 @@ class Canvas:
                 width=box.width * self.width,
                 height=box.height * self.height,
                 pixels=pixels,
+                smooth=smooth,
             )
         )

@@ -27,6 +27,7 @@ from collapsekit.rendering.theme import (
     LIGHT,
     NARROW,
     PAGE,
+    RIMMED,
     SENTINELS,
     STRIPED,
     WIDE,
@@ -104,7 +105,7 @@ class Sheet:
 
     def __init__(self) -> None:
         self._classes: dict[str, str] = {}
-        self._images: dict[str, tuple[str, int, int]] = {}
+        self._images: dict[str, tuple[str, int, int, bool]] = {}
         self._stripes = False
 
     def draw(self, drawing: Drawing) -> Pair:
@@ -122,8 +123,8 @@ class Sheet:
     def definitions(self) -> Markup:
         parts = [
             f'<image id="{name}" width="{width}" height="{height}" preserveAspectRatio="none" '
-            f'class="px" href="{uri}"/>'
-            for uri, (name, width, height) in self._images.items()
+            f'class="{"smooth" if smooth else "px"}" href="{uri}"/>'
+            for uri, (name, width, height, smooth) in self._images.items()
         ]
         if self._stripes:
             parts.append(
@@ -155,7 +156,10 @@ class Sheet:
     def _layer(self, raster: Raster) -> str:
         uri = png_uri(raster.pixels)
         high, wide = raster.pixels.shape[:2]
-        name = self._images.setdefault(uri, (f"raster-{len(self._images)}", wide, high))[0]
+        found = self._images.setdefault(
+            uri, (f"raster-{len(self._images)}", wide, high, raster.smooth)
+        )
+        name = found[0]
         move = f"translate({_round(raster.left)} {_round(raster.top)})"
         scale = f"scale({raster.width / wide:.4g} {raster.height / high:.4g})"
         return f'<use class="raster" href="#{name}" transform="{move} {scale}"/>'
@@ -246,6 +250,9 @@ class _Writer:
                 value = f"var(--{name})"
             elif value == STRIPED:
                 value = self._sheet.stripes()
+            elif value == RIMMED:
+                kept += ["paint-order:stroke", "stroke:var(--bg)", "stroke-width:3px"]
+                value = "var(--ink)"
             kept.append(f"{key}:{value.replace(', ', ',')}")
         return ";".join(kept)
 

@@ -53,7 +53,7 @@ def render(audit: Audit) -> str:
             for probe, reason in sorted(audit.skipped.items())
         ]
         parts.append("\n".join(lines))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in parts if part).replace(wording.NBSP, " ") + "\n"
 
 
 def escape(text: str) -> str:

@@ -44,11 +44,17 @@ def render(audit: Audit) -> str:
         unit = wording.unit(number.unit)
         lines += [
             f"    - type: {_quoted(wording.clean(name, 60))}",
-            f"      value: {float(f'{number.value:.6g}')!r}",
+            f"      value: {_real(number.value)}",
             f"      name: {_quoted(f'{title} ({unit})' if unit else title)}",
         ]
     lines.append("---")
     return "\n".join(lines) + "\n\n" + markdown.render(audit)
+
+
+def _real(value: float) -> str:
+    """Six digits; YAML 1.1 reads 1e-05 as a text, and 1.0e-05 as a number."""
+    text = repr(float(f"{value:.6g}"))
+    return text if "." in text else text.replace("e", ".0e")
 
 
 def _quoted(text: str) -> str:

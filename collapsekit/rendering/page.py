@@ -61,6 +61,8 @@ def compose(
             pairs=pairs,
             severity=severity,
             sections=sections,
+            # A number may be known although the section that shows it could not be filled.
+            anchors={f"#{section.id}" for section in sections},
             footer=footer,
         )
     )

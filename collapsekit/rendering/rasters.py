@@ -69,12 +69,14 @@ def value_range(*arrays: Pictures | None) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def strip_uri(pictures: Pictures, limits: tuple[float, float]) -> tuple[str, int, int]:
+def strip_uri(
+    pictures: Pictures, limits: tuple[float, float], *, largest: int = LARGEST_SIDE
+) -> tuple[str, int, int]:
     """Pictures [K, H, W, C] side by side in one image: its URI, width and height in pixels."""
     low, high = limits
     scaled = np.nan_to_num((pictures - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
     pixels = np.round(np.clip(scaled, 0, 1) * 255).astype(np.uint8)
-    tiles = [_shrink(picture) for picture in pixels]
+    tiles = [_shrink(picture, largest) for picture in pixels]
     joined = np.concatenate(tiles, axis=1)
     height, width = joined.shape[:2]
     if joined.shape[2] == 1 or bool((joined[..., :1] == joined).all()):
@@ -86,9 +88,9 @@ def strip_uri(pictures: Pictures, limits: tuple[float, float]) -> tuple[str, int
     return f"data:image/jpeg;base64,{coded}", width, height
 
 
-def _shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _shrink(picture: npt.NDArray[np.uint8], largest: int) -> npt.NDArray[np.uint8]:
     height, width = picture.shape[:2]
-    factor = math.ceil(max(height, width) / LARGEST_SIDE)
+    factor = math.ceil(max(height, width) / largest)
     if factor == 1:
         return picture
     size = (max(1, round(width / factor)), max(1, round(height / factor)))

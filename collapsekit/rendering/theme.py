@@ -18,9 +18,9 @@ COLOURS: dict[str, tuple[str, str]] = {
     "line": ("#e3e3df", "#2e3236"),
     "c1": ("#0072b2", "#56b4e9"),
     "c2": ("#d55e00", "#f08a4b"),
-    "c3": ("#8f949b", "#6d747c"),
-    "c4": ("#5c9fc9", "#2f6f9a"),
-    "c5": ("#bd8420", "#c9953b"),
+    "c3": ("#8b9097", "#6d747c"),
+    "c4": ("#5396c1", "#32749f"),
+    "c5": ("#b87f1c", "#c9953b"),
     "ok": ("#00714f", "#3cc79a"),
     "warn": ("#8a5a00", "#eab04a"),
     "fail": ("#b03a00", "#f5915c"),
@@ -33,6 +33,8 @@ SENTINELS: dict[str, str] = {name: f"#0101{i:02x}" for i, name in enumerate(COLO
 
 #: Sentinel of the stripe pattern, for parts that may be one thing or another.
 STRIPED = "#0101f1"
+#: Sentinel of text that stands on marks: ink with a rim in the page's colour.
+RIMMED = "#0101f2"
 
 FONT_STACK = (
     'Inter, ui-sans-serif, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", '
@@ -61,9 +63,13 @@ class Palette:
 
 
 # On paper, what may be one thing or another is the colour between the two.
-PAGE = Palette({**SENTINELS, "stripes": STRIPED})
-LIGHT = Palette({**{name: pair[0] for name, pair in COLOURS.items()}, "stripes": "#2e88be"})
-DARK = Palette({**{name: pair[1] for name, pair in COLOURS.items()}, "stripes": "#4292c2"})
+PAGE = Palette({**SENTINELS, "stripes": STRIPED, "rimmed": RIMMED})
+LIGHT = Palette(
+    {**{name: pair[0] for name, pair in COLOURS.items()}, "stripes": "#2e88be", "rimmed": "#1b1d20"}
+)
+DARK = Palette(
+    {**{name: pair[1] for name, pair in COLOURS.items()}, "stripes": "#4292c2", "rimmed": "#e9e9e6"}
+)
 
 
 def rc(palette: Palette) -> dict[str, Any]:
@@ -107,7 +113,7 @@ def rc(palette: Palette) -> dict[str, Any]:
         "ytick.major.pad": 4,
         "lines.linewidth": 1.6,
         "lines.solid_capstyle": "butt",
-        "path.simplify": True,
+        "path.simplify": False,  # it would drop the points that are drawn as strokes of no length
     }
 
 

@@ -56,6 +56,8 @@ HEADLINE = {
     "robust_round_trip_r2": "Round trip after rounding and noise",
     "lr_residual": "Latent reconstruction residual",
     "passive_dimensions": "Dimensions equal to the prior",
+    "model_information": "Information that the decoder would allow",
+    "reverse_rate": "Divergence from prior to posterior",
     "informative_fraction": "Dimensions that are informative",
     "used_dimensions": "Dimensions that the decoder reads",
     "idle_dimensions": "Dimensions dead or ignored",
@@ -98,6 +100,14 @@ def clean(text: object, limit: int = 160) -> str:
     return kept if len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
 
 
+def middle(text: str, limit: int) -> str:
+    """A label at most `limit` long, cut in its middle: labels of a family differ at their ends."""
+    if len(text) <= limit:
+        return text
+    head = limit // 2
+    return f"{text[:head].rstrip()}…{text[len(text) - (limit - 1 - head) :].lstrip()}"
+
+
 def figure(value: float, places: int | None = None, *, significant: int = 3) -> str:
     """A bare number: thousands separated, `significant` digits unless `places` says otherwise."""
     value = float(value)
@@ -134,7 +144,8 @@ def places(half: float) -> int:
     """Decimals that an interval of half-width `half` supports: down to its first digit."""
     if not math.isfinite(half) or half <= 0:
         return 3
-    return min(max(-math.floor(math.log10(half)), 0), 6)
+    # The tolerance: half of 24.7 - 24.5 is a hair below 0.1 in binary.
+    return min(max(-math.floor(math.log10(half) + 1e-9), 0), 6)
 
 
 def _decimals(number: Number, scale: float = 1.0) -> int | None:

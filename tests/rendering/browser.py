@@ -12,6 +12,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -36,6 +37,14 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 
+_WIRE = """
+import os, sys
+read, write = (os.dup(int(end)) for end in sys.argv[1:3])
+os.dup2(read, 1003), os.dup2(write, 1004)
+os.dup2(1003, 3), os.dup2(1004, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 def find() -> str | None:
     """Path of a Chromium on this machine, or None."""
@@ -57,21 +66,15 @@ class Browser:
         to_browser, our_write = os.pipe()
         our_read, from_browser = os.pipe()
 
-        def wire() -> None:  # the browser reads from 3 and writes to 4
-            os.dup2(to_browser, 1003)
-            os.dup2(from_browser, 1004)
-            os.dup2(1003, 3)
-            os.dup2(1004, 4)
-            os.set_inheritable(3, True)
-            os.set_inheritable(4, True)
-
+        # The browser reads from 3 and writes to 4. A small program of its own moves the ends there
+        # and becomes the browser: a preexec_fn would fork a process that may hold threads.
+        command = [path, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(
-            [path, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [sys.executable, "-S", "-c", _WIRE, str(to_browser), str(from_browser), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            close_fds=False,
-            preexec_fn=wire,
+            pass_fds=(to_browser, from_browser),
             start_new_session=True,
         )
         os.close(to_browser)
@@ -81,6 +84,13 @@ class Browser:
         self._next = 0
         self._loaded = False
         self.seen = Seen()
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
         self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})[
             "sessionId"

@@ -37,7 +37,7 @@ def build(compared: Compared) -> Section | None:
         id="budget",
         nav="Information",
         question="What does the rate buy?",
-        headline=tie(_headline(budgets)),
+        headline=tie(_headline([pair for pair in budgets if pair[0] in compared.told])),
         blocks=(*((Paragraph(text),) if text else ()), _figure(budgets)),
     )
 
@@ -108,7 +108,7 @@ def _figure(budgets: list[tuple[Named, Budget]]) -> Figure:
     return Figure(
         Drawing(
             "compared-budget",
-            "The rate of every run as a stacked bar. " + _headline(budgets),
+            "The rate of every run as a stacked bar",
             paint,
             height,
             height,

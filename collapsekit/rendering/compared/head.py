@@ -60,6 +60,12 @@ def headline(compared: Compared) -> str:
     states: dict[str, list[str]] = {}
     for run in compared.runs:
         states.setdefault(run.facts.audit.verdict.name, []).append(run.name)
+    if len(states) > 1 and len(compared.runs) > 3:
+        parts = []
+        for state, names in states.items():
+            one, many = _IS.get(state, (f"is {state}", f"are {state}"))
+            parts.append(f"{spelled(len(names))} {one if len(names) == 1 else many}")
+        return f"Of {spelled(len(compared.runs))} audits {listing(parts)}."
     if len(states) > 1:
         parts = []
         for state, names in states.items():

@@ -103,7 +103,8 @@ def _headline(compared: Compared, score: _Score, flags: pd.DataFrame | None) -> 
         ignored, rescued = int(before.sum()), int((before & ~after).sum())
         lost = int((~before & after).sum())
         if ignored or lost:
-            new = f"{spelled(lost)} {verb(max(lost, 1), 'is', 'are')} newly ignored"
+            count = spelled(lost) if lost else "none"
+            new = f"{count} {verb(max(lost, 1), 'is', 'are')} newly ignored"
             if not ignored:
                 return f"No {compared.noun} was ignored before; {new}."
             if rescued == ignored:
@@ -145,10 +146,8 @@ def _figure(compared: Compared, score: _Score) -> Figure:
         (score.first >= low) & (score.first <= high) & (score.other >= low) & (score.other <= high)
     )
     pixels = _density(score.first[inside], score.other[inside], low, high)
-    ends = [
-        min(float(np.quantile(difference, 0.002)), 0.0),
-        max(float(np.quantile(difference, 0.998)), 0.0),
-    ]
+    least, most = (float(q) for q in np.quantile(difference, [0.002, 0.998]))
+    ends = [min(least, 0.0), max(most, 0.0)]
     if ends[0] == ends[1]:
         ends = [-1.0, 1.0]
     # Zero lies on an edge of the bars, so that no bar holds gains and losses at once.

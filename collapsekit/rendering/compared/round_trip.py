@@ -33,7 +33,7 @@ def build(compared: Compared) -> Section | None:
         id="round-trip",
         nav="Round trip",
         question="Can a code be read back?",
-        headline=tie(_headline(found)),
+        headline=tie(_headline([pair for pair in found if pair[0] in compared.told])),
         blocks=(_figure(compared, found, noisy=name.startswith("robust")),),
     )
 

@@ -84,6 +84,11 @@ class Compared:
         """The run that the headlines speak of."""
         return self.runs[-1]
 
+    @property
+    def told(self) -> tuple[Named, ...]:
+        """Runs that a headline has room for: all of up to three, else the first and the last."""
+        return self.runs if len(self.runs) <= 3 else (self.first, self.last)
+
     @cached_property
     def noun(self) -> str:
         """What a sample is called."""

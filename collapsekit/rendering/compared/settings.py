@@ -42,7 +42,10 @@ def build(compared: Compared) -> Section:
             rows.append((_name(key), *(field_value(value, 80) for value in values)))
     table = Table(
         "What differs between the runs",
-        (Column("Field", numeric=False), *(Column(run.name, numeric=False) for run in compared.runs)),
+        (
+            Column("Field", numeric=False),
+            *(Column(run.name, numeric=False) for run in compared.runs),
+        ),
         rows[:MOST_ROWS],
         note=wording.showing(min(len(rows), MOST_ROWS), len(rows), "field"),
         tight=True,

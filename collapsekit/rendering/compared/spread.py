@@ -33,7 +33,7 @@ def build(compared: Compared) -> Section | None:
         id="spread",
         nav="Spread",
         question="How is the information spread?",
-        headline=tie(_headline(runs, ranked)),
+        headline=tie(_headline([run for run in runs if run in compared.told], ranked)),
         blocks=tuple(blocks),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from collapsekit.rendering.wording import figure
 
 TABLE_ROWS = 256
 EMBEDDED_ROWS = 128
+EMBEDDED_SAMPLES = 64  # of one finding
 _SHOWN = (
     ("kl", "KL"),
     ("mean_variance", "Variance of mean"),
@@ -166,9 +168,23 @@ def _downloads(facts: Facts) -> list[Block]:
 def _compact(text: str) -> str:
     """The same JSON without spaces and with six digits: what a page can carry."""
     content = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    for finding in content["findings"]:
+        # The message carries the full count, the audit file a thousand of them.
+        finding["samples"] = finding["samples"][:EMBEDDED_SAMPLES]
     return json.dumps(
-        content, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        _cut(content), sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
     )
+
+
+def _cut(content: Any) -> Any:
+    """Strings of a readable length: a name may be a megabyte long, and stands in many places."""
+    if isinstance(content, str):
+        return wording.clean(content, 2_000)
+    if isinstance(content, dict):
+        return {wording.clean(key, 200): _cut(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_cut(item) for item in content]
+    return content
 
 
 def _csv(table: pd.DataFrame) -> str:

@@ -144,6 +144,12 @@ def _text(facts: Facts, number: Number, budget: Budget | None) -> str:
             f"{figure(budget.ceiling)} nats; the hatched part may be information or overlap, and "
             "the report does not choose."
         )
+    model = facts.number("model_information")
+    if model is not None:
+        parts.append(
+            "Seen from the decoder alone, the true posterior of a sample is "
+            f"{figure(model.value, significant=2)} nats or more away from the prior."
+        )
     again = facts.number("reidentification")
     if again is not None:
         parts.append(

@@ -189,7 +189,7 @@ def _figure(facts: Facts, chosen: _Map, result: str) -> Figure:
     height = int(min(max(rows * 7, 16 * min(rows, 8), 44), 300))
     named = any(name for name, _, _ in chosen.groups)
 
-    names = [wording.clean(name, 14) for name, _, _ in chosen.groups]
+    names = [wording.middle(name, 14) for name, _, _ in chosen.groups]
 
     def upright(width: int) -> bool:
         scale = (width - 42) / pixels.shape[1]

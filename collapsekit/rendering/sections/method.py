@@ -95,6 +95,15 @@ def definitions(facts: Facts) -> list[Definition]:
         )
     if facts.number("dimensionwise_kl") is not None:
         found.append(Definition("Budget of the rate", "(Chen 2018, arXiv 1802.04942).", _BUDGET))
+    if facts.number("model_information") is not None:
+        found.append(
+            Definition(
+                "Seen from the decoder",
+                "How far the true posterior p(z | x) is from the prior, by the likelihood of x "
+                "under draws from the prior; reads low for sharp posteriors. 0 is collapse of the "
+                "model, not of its encoder.",
+            )
+        )
     if d("decoder_usage") is not None:
         found.append(
             Definition(

@@ -317,7 +317,7 @@ def _label_figure(facts: Facts, groups: list[Group]) -> Figure:
 
     def paint(canvas: Canvas) -> None:
         limit = 11 if canvas.narrow else 16
-        names = [wording.clean(group.label, limit) for group in shown]
+        names = [wording.middle(group.label, limit) for group in shown]
         left = min(26 + 7.4 * max(map(len, names)), 132)
         right = 72 if anyone else 10
         canvas.heading("KL by label: median, middle half, 5 to 95 %", top=13)
