@@ -23,8 +23,8 @@ ROLES = Code(
     "not come back. ignored: written, and nobody reads it. phantom: the decoder reads what the "
     "encoder never sets, so samples vary in ways the data did not teach. dead: neither.",
     formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
-    "reads: decoder_usage at least 1 % of the largest, or decoder_nats at least 0.02; comes "
-    "back: robust_round_trip_r2 >= 0.5.",
+    "reads: decoder_usage at least 1 % of the largest, or, for what is written, decoder_nats at "
+    "least 0.02; comes back: robust_round_trip_r2 >= 0.5.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -66,7 +66,7 @@ class Roles:
         )
         usage = columns["decoder_usage"]
         reads = (usage > 0) & (usage >= self.reads_share * usage.max(initial=0.0))
-        reads |= self._told(table)
+        reads |= writes & self._told(table)
         back = columns["robust_round_trip_r2"] >= self.comes_back
         role = np.select(
             [writes & reads & back, writes & reads, writes, reads],
@@ -78,7 +78,8 @@ class Roles:
 
     def _told(self, table: pd.DataFrame) -> Array:
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
-        # looks unread although the output distribution tells it apart. Nats are absolute.
+        # looks unread although the output distribution tells it apart. Nats are absolute. Only for
+        # what is written: a hundredth of a nat that nobody sets is no generation noise.
         if "decoder_nats" not in table:
             return np.zeros(len(table), dtype=bool)
         told: Array = table["decoder_nats"].to_numpy(dtype=np.float64) >= self.reads_nats
