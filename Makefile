@@ -30,7 +30,8 @@ test: $(STAMP)  ## run the tests (PYTEST='-n 0 -k name' for other options)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 # One environment for every library that has an adapter; scvi-tools keeps pandas below 3 in it, so it is
-# not the one above, and the constraints stay out of it. About 2.9 GB and 5 minutes the first time.
+# not the one above, and the constraints stay out of it. 2.8 GB and about 8 minutes the first time, a
+# minute afterwards.
 $(ECO)/.installed: pyproject.toml
 	test -x $(ECO)/bin/python || $(PYTHON) -m venv $(ECO)
 	$(ECO)/bin/python -m pip install --quiet -c constraints.txt torch

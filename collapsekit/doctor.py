@@ -275,18 +275,22 @@ class _Look:
             self.capabilities.append(Line("sampler", f"{name} returns the mean: it draws nothing"))
             return
         fits: list[str] = []
-        ratios: dict[str, float] = {}
+        ratios: dict[str, tuple[float, float]] = {}
         for kind, transform in PARAMETERISATIONS.items():
             scale = transform(self.second).abs()
             good = (torch.isfinite(scale) & (scale > 0)).all(dim=1)
             if not bool(good.any()):
                 continue
-            ratios[kind], off = _spread(u[:, good] / scale[good])
+            low, high, off = _spread(u[:, good] / scale[good])
+            ratios[kind] = low, high
             if not off:
                 fits.append(kind)
-        ratio = ratios.get(self.what, math.nan)
+        low, high = ratios.get(self.what, (math.nan, math.nan))
         count = u.numel()
-        told = f"{name}: {count:,} draws, {ratio:.3f} of the declared standard deviation"
+        told = (
+            f"{name}: {count:,} draws, {low:.3f} to {high:.3f} of the declared standard "
+            "deviation by dimension"
+        )
         self.capabilities.append(Line("sampler", told))
         if self.what in fits:
             return
@@ -303,8 +307,9 @@ class _Look:
             )
         self.faults.append(
             f"the model's own {name} draws with another width than the one declared "
-            f"({self.what}): its draws spread {ratio:.3f} times the declared standard deviation "
-            f"(standard error {1 / math.sqrt(2 * count):.1g}); {better}"
+            f"({self.what}): by dimension its draws spread {low:.3f} to {high:.3f} times the "
+            "declared standard deviation (standard error "
+            f"{math.sqrt(self.mean.shape[1] / (2 * count)):.1g}); {better}"
         )
 
     def _draws(self) -> tuple[str, Tensor] | None:
@@ -464,17 +469,14 @@ def _kl(mean: Tensor, scale: Tensor) -> float:
     return float(rows.kl(standard).sum(dim=1).mean())
 
 
-def _spread(u: Tensor) -> tuple[float, bool]:
-    """Standard deviation of standardised draws about 0, and whether it is off 1.
+def _spread(u: Tensor) -> tuple[float, float, bool]:
+    """Least and largest standard deviation of standardised draws, and whether one is off 1.
 
-    Judged over all and in each dimension: widths may be wrong in both directions.
+    Judged in each dimension: widths that are wrong in both directions may average to 1.
     """
-    variance = u.square().mean(dim=(0, 1))
-    n = u.shape[0] * u.shape[1]
-    total = float(variance.mean().sqrt())
-    each = variance.sqrt() - 1.0
-    bar = max(_SIGMAS / math.sqrt(2 * n), _SLACK)
-    return total, bool((each.abs() > bar).any())
+    each = u.square().mean(dim=(0, 1)).sqrt()
+    bar = max(_SIGMAS / math.sqrt(2 * u.shape[0] * u.shape[1]), _SLACK)
+    return float(each.min()), float(each.max()), bool(((each - 1.0).abs() > bar).any())
 
 
 @contextmanager

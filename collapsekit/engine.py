@@ -46,6 +46,7 @@ def audit(
     batch: int | None = None,
     population: int | None = None,
     device: str | torch.device | None = None,
+    trust_code: bool = False,
 ) -> Audit:
     """Audit a trained VAE for posterior collapse.
 
@@ -53,7 +54,8 @@ def audit(
     ----------
     model : object
         A torch Module, an adapter, an (encode, decode) pair (or encode alone), or a spec string:
-        ``"pkg.module:factory"``, ``"posteriors:FILE.npz"``.
+        ``"pkg.module:factory"``, ``"posteriors:FILE.npz"``, ``"pythae:DIR"``, ``"diffusers:DIR"``
+        and the other kinds of `collapsekit.adapters.KINDS`.
     data : object
         Arrays, tensors, a Dataset or DataLoader, or a path; see `collapsekit.samples`. A posteriors
         file brings its own.
@@ -79,6 +81,9 @@ def audit(
         Samples among which pairwise measures are taken; at most 50,000 by default.
     device : optional
         Where the model runs; where it is by default.
+    trust_code : bool
+        Whether a file named by a spec string may execute code while it is opened; refused by
+        default, with an error that says what for.
 
     Returns
     -------
@@ -91,7 +96,7 @@ def audit(
     ModelError
         The model's outputs cannot be read as a posterior.
     """
-    adapter, brought = as_adapter(model, device=device)
+    adapter, brought = as_adapter(model, device=device, trust_code=trust_code)
     source = brought if data is None else data
     if source is None:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,21 @@ def test_a_random_encoder_and_a_failing_decoder() -> None:
 def test_without_data() -> None:
     with pytest.raises(InputError, match="no data to look"):
         inspect(models.TinyVAE())
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from collapsekit.cli import app
+
+    mean, scale = np.zeros((20, 2)), np.full((20, 2), 0.5)
+    np.savez(tmp_path / "a.npz", mean=mean, scale=scale)
+    np.savez(tmp_path / "b.npz", mean=mean, scale=np.where(np.arange(40).reshape(20, 2), 0.5, -1))
+    right = CliRunner().invoke(app, ["doctor", f"posteriors:{tmp_path / 'a.npz'}"])
+    assert right.exit_code == 0, right.output
+    assert "Contradictions: none found" in right.output
+    wrong = CliRunner().invoke(app, ["doctor", f"posteriors:{tmp_path / 'b.npz'}"])
+    assert wrong.exit_code == 1
+    assert "is negative, so it is no scale" in wrong.output
+    trust = CliRunner().invoke(app, ["doctor", "scvi:nowhere", "--trust-code"])
+    assert trust.exit_code == 2

@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "demo": ("remedies",),
     "explain": ("engine",),
     "__main__": ("cli",),
-    "cli": ("gate", "logged_loss", "engine", "monitors", "demo", "explain"),
+    "cli": ("gate", "logged_loss", "engine", "monitors", "demo", "explain", "doctor"),
 }
 # What the package root defines itself, so that importing it from there drags in nothing.
 FROM_ROOT = {"__version__"}

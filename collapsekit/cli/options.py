@@ -107,9 +107,7 @@ def labels(path: str | None) -> Any:
         ) from error
 
 
-def model(
-    spec: str, device: str | None, trust_code: bool = False
-) -> tuple[Any, Samples | None]:
+def model(spec: str, device: str | None, trust_code: bool = False) -> tuple[Any, Samples | None]:
     """MODEL: the adapter, and the data that came with it, if any.
 
     Raises

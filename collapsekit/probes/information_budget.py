@@ -116,7 +116,9 @@ class InformationBudget:
             ],
             columns=["part", "value", "low", "high"],
         )
-        bar = max(self.mismatch, self.mismatch_share * rate)
+        # The rate of the dimensions that were measured: beyond 256 they are not all.
+        spent = float((state["information"].mean + mismatch.mean).sum())
+        bar = max(self.mismatch, self.mismatch_share * spent)
         severity = Severity.WARN if mismatched.low > bar else Severity.OK
         worst = np.argsort(-mismatch.mean)[:10]
         message = (

@@ -1,0 +1,20 @@
+"""Near-deterministic encoders, below and above the dimensions that are measured one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import collapsekit as ck
+
+
+@pytest.mark.parametrize("dims", [8, 300])
+@pytest.mark.parametrize(("width", "word"), [(1e-3, "near-deterministic"), (0.3, "healthy")])
+def test_narrow_posteriors_far_from_the_prior(dims: int, width: float, word: str) -> None:
+    rng = np.random.default_rng(0)
+    # one code is uniform in [0, 1], as the values of images are; the other matches N(0, I)
+    mean = rng.random((400, dims)) if width < 0.1 else rng.normal(size=(400, dims)) * np.sqrt(0.91)
+    both = {"mean": mean, "scale": np.full_like(mean, width)}
+    probes = [p for p in ck.probes.REGISTERED if p.name != "kl_distribution"]
+    audit = ck.audit(lambda x: (x["mean"], x["scale"]), both, probes=probes)
+    assert audit.verdict.name == word
