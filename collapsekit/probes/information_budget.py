@@ -18,7 +18,7 @@ from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments, Rows
+from collapsekit.streaming import Array, Constant, Moments, Rows
 
 MISMATCH = Code(
     id="CK403",
@@ -105,7 +105,9 @@ class InformationBudget:
             "",
         )
         n, whole = information.n, len(measured) == dims
-        mismatched = _between(state["mismatch_total"], n, len(measured), dims)
+        some = list(measured)
+        least = _by_moments(codes.mean[some], codes.variance[some], n)
+        mismatched = _between(state["mismatch_total"], least, n, len(measured), dims)
         overlap = _overlap(rate, mismatched, information, saturated or not whole, dims)
         budget = pd.DataFrame(
             [
@@ -146,7 +148,20 @@ def _log_density(z: Tensor, gaussian: DiagonalGaussian) -> Tensor:
     return -0.5 * standard**2 - gaussian.scale.log() - 0.5 * math.log(2 * math.pi)
 
 
-def _between(total: Moments, n: int, measured: int, dims: int) -> Number:
+def _by_moments(mean: Array, variance: Array, n: int) -> float:
+    """Lower limit of the mismatch from the codes' means and variances alone.
+
+    Of all densities with these moments the Gaussian is nearest to the prior, so sum_j
+    (m^2 + v - 1 - ln v) / 2 is a lower bound. It needs no density estimate, which is blind where
+    posteriors are so narrow that each code has only its own one near it. Less its bias, about 1 / n
+    a dimension, and two standard errors.
+    """
+    bound = 0.5 * (mean**2 + variance - 1.0 - np.log(variance))
+    slope = mean**2 * variance + 0.5 * (variance - 1.0) ** 2  # n times the variance of the bound
+    return float(bound.sum() - len(mean) / n - 2 * math.sqrt(slope.sum() / n))
+
+
+def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> Number:
     """The mismatch of the audited samples, in the bracket of their population."""
     with_own, without = (float(v) for v in total.mean)
     errors = np.nan_to_num(total.standard_error)
@@ -154,12 +169,13 @@ def _between(total: Moments, n: int, measured: int, dims: int) -> Number:
     return Number(
         "dimensionwise_kl",
         value,
-        min(max(without - 2 * float(errors[1]), 0.0), value),
+        min(max(without - 2 * float(errors[1]), least, 0.0), value),
         max(with_own + 2 * float(errors[0]), value),
         "nats",
         n,
         f"sum over {measured} of {dims} dimensions of KL(aggregate || prior); bracket without and "
-        "with a sample's own posterior in the aggregate, widened by two standard errors",
+        "with a sample's own posterior in the aggregate (or by the codes' moments), widened by two "
+        "standard errors",
     )
 
 
