@@ -1,0 +1,1 @@
+"""Parts of benchmarks/lr_loss.py: data and settings, training, measuring, running, the table."""
