@@ -1,4 +1,4 @@
-"""What the LR loss buys and what it costs: LR.md's benchmarks B1 to B4, and MNIST.
+"""What the LR loss buys and what it costs: benchmarks B1 to B4, and MNIST.
 
     python benchmarks/lr_loss.py [B1 ... MNIST1] [--data DIR] [--seeds 21 22] [--out DIR] [--quick]
     python benchmarks/lr_loss.py --table DIR
