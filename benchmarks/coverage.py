@@ -45,7 +45,6 @@ def linear() -> tuple[Case, Truth]:
     lam = np.array([30.0, 3.0, 0.5, 0.0])
     model = models.LinearVAE(tuple(lam))
     v = 1 / (1 + lam)
-    w = lam * 0.25
     truth = {
         "rate": 0.5 * np.log1p(lam).sum(),
         "mutual_information": 0.5 * np.log1p(lam).sum(),
@@ -60,7 +59,6 @@ def linear() -> tuple[Case, Truth]:
         "lr_residual": (v**2).sum(),
         "reverse_rate": 0.5 * ((1 + lam * v) / v - 1 + np.log(v)).sum(),
     }
-    del w
 
     def run(n: int, seed: int) -> Audit:
         return ck.audit(

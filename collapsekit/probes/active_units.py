@@ -22,8 +22,8 @@ ACTIVE = Code(
     "than a threshold, in units of the prior's variance. The threshold is a convention: "
     "rescaling a latent moves its variance, and a dimension may carry information by its width "
     "alone. So the whole curve is shown, and the count alone never decides a verdict.",
-    formula="A_j = Var_i(mu_ij) / prior variance (unbiased); active where A_j > 0.01. The "
-    "interval is a bootstrap over samples.",
+    formula="A_j = Var_i(mu_ij) / prior variance (unbiased); active where A_j > 0.01. Limits of "
+    "the count: each unit's variance at its bootstrap 95 % ends.",
     remedy="Lower beta, warm it up, or add the latent reconstruction loss; then read the writes "
     "and reads table before pruning anything.",
     source="Burda, Grosse, Salakhutdinov 2016, arXiv 1509.00519, section 5",

@@ -28,7 +28,9 @@ MISMATCH = Code(
     "prior samples land where the decoder never was. It is the opposite trouble of collapse, and "
     "can stand beside any verdict.",
     formula="dimensionwise_kl = sum_j KL(q^_j || p_j) in nats, q^_j the average of all "
-    "posteriors in dimension j.",
+    "posteriors in dimension j. Bracket: without and with a sample's own posterior in the "
+    "average, or by the codes' means and variances alone. Warned about when its lower end "
+    "exceeds 0.5 nat and 1 % of the rate.",
     remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the "
     "prior, or raise beta.",
     source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",

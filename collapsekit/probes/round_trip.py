@@ -39,8 +39,9 @@ HIDDEN = Code(
     "trained beside it reads back: the clean round trip is good and nothing was gained. Rounding "
     "the output to 8 bits, or adding a little noise, destroys such a code and leaves an honest "
     "one.",
-    formula="mean over dimensions of the clean r2 exceeds that of the robust r2 (the lower of "
-    "8-bit rounding and noise with a tenth of the data's range) by more than 0.25.",
+    formula="images only: the mean over dimensions of the clean r2 exceeds that of the robust r2 "
+    "(the lower of 8-bit rounding and noise with a tenth of the data's range, 0.5 % to 99.5 % "
+    "quantiles) by more than 0.25, intervals included.",
     remedy="Do not detach the code in the latent reconstruction loss; add noise to the output "
     "before encoding it again.",
     source="collapsekit; Chu, Zhmoginov, Sandler 2017, CycleGAN, a Master of Steganography",

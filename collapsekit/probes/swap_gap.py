@@ -26,7 +26,8 @@ SWAP = Code(
     formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with "
     "the same noise; the partner is the next sample in hash order with the same condition. Nats "
     "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "
-    "above 0 and at least 0.1 nat (or 5 % of the swapped error).",
+    "above 0 and at least 0.1 nat (or 5 % of the swapped error). Does not read it: the whole "
+    "interval lies below that; else it is not settled.",
     remedy="If the gap is zero the decoder ignores the code: weaken the decoder (no skip around "
     "the code, less teacher forcing), lower beta, or add the latent reconstruction loss.",
     source="collapsekit",

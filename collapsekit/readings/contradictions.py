@@ -22,10 +22,11 @@ CONTRADICTION = Code(
     "samples from (a log-variance used as a scale, a KL computed from another width). When it is "
     "the other way round, information is written that nobody reads.",
     formula="unused: rate < 0.1 nat, or no active unit and rate < 1 nat; vital: mean swap gap "
-    "more than 3 standard errors above 0, at least 0.1 nat and ten times the rate (5 % of the "
-    "swapped error without a likelihood). Or: active units, but information and swap gap both at "
-    "zero. The factor ten: in a consistent linear model the gap of a weak code is about twice "
-    "its rate.",
+    "more than 3 standard errors above 0, at least 0.1 nat and ten times the rate (in a "
+    "consistent linear model the gap of a weak code is about twice its rate); without a "
+    "likelihood, at least 5 % of the swapped error and five times the gap that the rate allows a "
+    "linear model, 2 (e^2R - 1) of the own error. Or: active units, but information and swap gap "
+    "both at zero.",
     remedy="Check which width the model's own sampler uses, and declare that one "
     "(parameterisation=...).",
     source="collapsekit",
