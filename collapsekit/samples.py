@@ -7,8 +7,8 @@ and every conversion is told in ``notes``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from collapsekit.errors import InputError
 from collapsekit.sources.arrays import ArraySamples
 from collapsekit.sources.batches import Batch
-from collapsekit.sources.datasets import DatasetSamples, iterable_samples, loader_samples
+from collapsekit.sources.datasets import DatasetSamples
 from collapsekit.sources.files import open_path
 from collapsekit.sources.stores import is_array
+from collapsekit.sources.streams import iterable_samples, loader_samples
 from collapsekit.sources.trees import Inputs, concatenate, map_tensors, rows_of, take_rows
 
 __all__ = [
@@ -48,7 +49,8 @@ class Samples(Protocol):
         Conversions that were made, for the user to know: ``uint8 images were divided by 255``.
         An iterable's grow while it is read.
     random_access : bool
-        Whether `take` works.
+        Whether `take` costs about what reading as many rows in order costs. Where not, it may be
+        unavailable.
     """
 
     @property
@@ -83,8 +85,10 @@ def as_samples(data: object, labels: object = None) -> Samples:
     data : object
         An array of any framework (NumPy, torch, DLPack, ``__array__``) or nested lists of numbers;
         a mapping or tuple of aligned arrays; a Dataset, DataLoader or other iterable of batches
-        that can be read again; a path to a .npy, .npz (``FILE.npz:name`` picks an array) or .pt
-        file or to a folder of images; samples already.
+        that can be read again, or a function that returns one; a path to a .npy, .npz
+        (``FILE.npz:name`` picks an array), .parquet (``FILE.parquet:a,b`` picks columns) or .pt
+        file, to a folder of such files, to many by a pattern (``DIR/x-*.npy``, in natural order),
+        or to a folder of images; samples already.
     labels : array-like [N], optional
         Wins over labels found in the data: y of (x, y), or label, labels, y or target of a mapping,
         where they are one number or word per sample.
@@ -134,9 +138,10 @@ def as_samples(data: object, labels: object = None) -> Samples:
             "these data can be read only once",
             got=type(data).__name__,
             expected="data that can be read from the start again: an audit makes several passes",
-            remedy="pass an array, a Dataset, or an object whose __iter__ starts anew",
+            remedy="pass an array, a Dataset, the function that makes the generator, or an object "
+            "whose __iter__ starts anew",
         )
-    if isinstance(data, Iterable):
+    if isinstance(data, Iterable) or _is_factory(data):
         return iterable_samples(data, labels)
     raise InputError(
         "these data are of a kind that is not read",
@@ -159,6 +164,10 @@ def _dataset(data: Dataset[Any], labels: object) -> Samples:
         # Read by the slice, not sample by sample.
         return ArraySamples(tensors, labels, name="TensorDataset")
     return DatasetSamples(data, labels)
+
+
+def _is_factory(data: object) -> TypeGuard[Callable[[], Iterable[Any]]]:
+    return callable(data) and not isinstance(data, type)
 
 
 def _is_sample(first: Any) -> bool:

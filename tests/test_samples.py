@@ -709,7 +709,7 @@ def test_pickles_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with fails("no such file or folder", "gone.npy", ".npy, .npz or .pt"):
+    with fails("no such file or folder", "gone.npy", ".npy, .npz, .parquet or .pt"):
         as_samples(tmp_path / "gone.npy")
     (tmp_path / "table.csv").write_text("1,2")
     with fails("table.csv is of a kind that is not read", "suffix '.csv'", "pass the array"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from collapsekit.errors import FileError, InputError, ModelError, Unavailable
 from collapsekit.samples import Samples, as_samples
+from collapsekit.sources.disk import DiskArray
+from collapsekit.sources.numpy_files import DAMAGE, npz, npz_names
 
 
 class PosteriorsFile:
@@ -53,9 +55,10 @@ def open_spec(
         An array is missing or has another length.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        if not Path(path).is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no such file")
+        arrays = {name: npz(Path(path), name) for name in npz_names(Path(path))}
+    except (OSError, *DAMAGE) as error:
         raise FileError(
             f"{path} cannot be read as posteriors",
             got=f"{type(error).__name__}: {error}",
@@ -96,5 +99,7 @@ def open_spec(
     return PosteriorsFile(described, "x" in arrays), samples
 
 
-def _columns(array: Any) -> Any:
-    return array.reshape(len(array), -1) if array.ndim != 2 and len(array) else array
+def _columns(array: DiskArray) -> DiskArray | np.ndarray:
+    if array.ndim == 2 or not array.ndim or not len(array):
+        return array
+    return array[:].reshape(len(array), -1)

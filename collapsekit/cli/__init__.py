@@ -135,7 +135,11 @@ def audit(
     ],
     data: Annotated[
         str | None,
-        typer.Option(metavar="DATA", help=".npy, .npz, FILE.npz:NAME, .pt, or a folder of images."),
+        typer.Option(
+            metavar="DATA",
+            help=".npy, .npz, FILE.npz:NAME, .parquet, FILE.parquet:COLUMN,COLUMN, .pt, a folder of "
+            "such files, a quoted pattern such as 'DIR/x-*.npy', or a folder of images.",
+        ),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="FILE", help=".npy, or text with one label a line.")

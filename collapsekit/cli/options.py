@@ -93,9 +93,13 @@ def labels(path: str | None) -> Any:
         return None
     import numpy as np
 
+    from collapsekit.sources import numpy_files
+
     try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            raise FileNotFoundError(2, "no such file")
         if Path(path).suffix.lower() == ".npy":
-            return np.load(path, allow_pickle=False)
+            return numpy_files.npy(Path(path))
         return np.asarray(Path(path).read_text(encoding="utf-8").splitlines())
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -27,7 +27,7 @@ def refuse_empty(rows: int, what: str) -> None:
 
 
 class ArraySamples:
-    """Aligned arrays of any framework; batches are copied out of them, nothing is written to.
+    """Aligned arrays, in memory or on disk; batches are copied out, nothing is written to.
 
     Parameters
     ----------
@@ -47,8 +47,6 @@ class ArraySamples:
         Data that are no dense real numbers, no samples, samples without values, labels of another
         length.
     """
-
-    random_access = True
 
     def __init__(
         self, data: Any, labels: Any = None, *, name: str = "", notes: Sequence[str] = ()
@@ -70,6 +68,9 @@ class ArraySamples:
         kind = name or ("tensor" if isinstance(first, Tensor) else "array")
         self.description = f"{kind} {', '.join(described)}"
         self.notes = (*notes, *told, *notes_for(self._stores))
+        self.random_access = all(
+            getattr(store, "random_access", True) for _, store in leaves(self._stores)
+        )
 
     def batches(self, size: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Batches of samples start .. stop - 1, in order."""
@@ -82,7 +83,7 @@ class ArraySamples:
             yield Batch(
                 index=np.arange(rows.start, rows.stop, dtype=np.int64),
                 x=to_inputs(self._stores, rows),
-                labels=None if self._labels is None else self._labels[rows].copy(),
+                labels=None if self._labels is None else np.array(self._labels[rows]),
             )
 
     def take(self, index: np.ndarray) -> Inputs:

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from collapsekit.errors import InputError
+from collapsekit.sources.disk import DiskArray
 from collapsekit.sources.stores import Store, as_store
 from collapsekit.sources.trees import map_leaves, rows_of
 
@@ -18,15 +19,17 @@ ALONE = ("x", "data", "image", "images", "input", "pixel_values")
 LABELS = ("label", "labels", "y", "target")
 
 
-def as_labels(labels: Any, rows: int | None) -> np.ndarray:
-    """Labels as an array [N] of integers, floats, bools or text.
+def as_labels(labels: Any, rows: int | None) -> np.ndarray | DiskArray:
+    """Labels as an array [N] of integers, floats, bools or text; what lies on disk stays there.
 
     Raises
     ------
     InputError
         Not one label per sample, or labels that are neither numbers nor text.
     """
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else None
+    array: np.ndarray | DiskArray | None = labels if isinstance(labels, DiskArray) else None
+    if isinstance(labels, Tensor):
+        array = labels.detach().cpu().numpy()
     if array is None:
         try:
             array = np.asarray(labels)
@@ -51,7 +54,7 @@ def as_labels(labels: Any, rows: int | None) -> np.ndarray:
     return array
 
 
-def split_labels(tree: Any) -> tuple[Any, np.ndarray | None, list[str]]:
+def split_labels(tree: Any) -> tuple[Any, np.ndarray | DiskArray | None, list[str]]:
     """(what the model is fed, labels [B] or None, notes) of stores [B, ...] as a source gave them.
 
     A tuple (x, y) with one number or word per sample in y is x and its labels. A mapping is fed
@@ -86,14 +89,15 @@ def split_labels(tree: Any) -> tuple[Any, np.ndarray | None, list[str]]:
 def _is_label(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 1 and not value.is_complex()
-    return isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "biufUS"
+    array = isinstance(value, np.ndarray | DiskArray)
+    return array and value.ndim == 1 and value.dtype.kind in "biufUS"
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "US"
+    return isinstance(value, np.ndarray | DiskArray) and value.dtype.kind in "US"
 
 
-def whole(tree: Any, name: str = "data") -> tuple[Any, np.ndarray | None, list[str]]:
+def whole(tree: Any, name: str = "data") -> tuple[Any, np.ndarray | DiskArray | None, list[str]]:
     """:func:`split_labels` of arrays as they come, checked: what a batch or a data set must be.
 
     Parameters
@@ -120,8 +124,8 @@ def whole(tree: Any, name: str = "data") -> tuple[Any, np.ndarray | None, list[s
 
 def _text(leaf: Any) -> np.ndarray | None:
     """The leaf as an array of words if it is one: a list of str, or an array of them."""
-    if isinstance(leaf, Tensor):
-        return None
+    if isinstance(leaf, Tensor | DiskArray):
+        return leaf if _is_text(leaf) else None  # type: ignore[return-value]
     if isinstance(leaf, Sequence) and leaf and all(isinstance(word, str) for word in leaf):
         return np.asarray(leaf)
     dtype = getattr(leaf, "dtype", None)

@@ -1,6 +1,6 @@
-"""Anything array-like as a store (a NumPy array or a tensor), and a batch of it as a tensor.
+"""Anything array-like as a store (an array, here or on disk, or a tensor); a batch as a tensor.
 
-A store is what was handed in, not a copy of it: a memory map stays on disk. Only the rows of a
+A store is what was handed in, not a copy of it: what lies on disk stays there. Only the rows of a
 batch are copied and converted, so nothing that was handed in can be written to by a model.
 """
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
+from collapsekit.sources.disk import DiskArray, unmapped
 from collapsekit.sources.trees import Inputs, leaves, map_leaves, shown
 
-Store: TypeAlias = np.ndarray | Tensor
+Store: TypeAlias = np.ndarray | Tensor | DiskArray
 #: Row numbers, or a range of rows.
 Rows: TypeAlias = slice | np.ndarray
 
@@ -25,7 +26,7 @@ _CPU = 1  # DLPack's number for host memory
 
 def is_array(data: object) -> bool:
     """Whether it is one array, of any framework, rather than a list, a class or a Dataset."""
-    if isinstance(data, np.ndarray | np.generic | Tensor):
+    if isinstance(data, np.ndarray | np.generic | Tensor | DiskArray):
         return True
     return not isinstance(data, type) and (
         hasattr(data, "__array__")
@@ -53,7 +54,10 @@ def as_store(data: Any, name: str = "data") -> Store:
     InputError
         Ragged, object, text, structured, complex, masked, sparse or 0-d.
     """
-    store = data if isinstance(data, Tensor) else _from_numpy_or_dlpack(data, name)
+    if isinstance(data, np.memmap):
+        data = unmapped(data) or data
+    ready = isinstance(data, Tensor | DiskArray)
+    store: Store = data if ready else _from_numpy_or_dlpack(data, name)
     if isinstance(store, Tensor):
         if store.layout != torch.strided:
             raise InputError(
@@ -148,7 +152,7 @@ def _first_difference(data: Sequence[Any]) -> str:
     return f"{len(data)} samples {first}"
 
 
-def _refuse_odd_kinds(array: np.ndarray, name: str) -> None:
+def _refuse_odd_kinds(array: np.ndarray | DiskArray, name: str) -> None:
     kind = array.dtype.kind
     if kind in "biufc" or _is_small_float(array.dtype):
         return
@@ -180,12 +184,12 @@ def _is_small_float(dtype: np.dtype[Any]) -> bool:
 def _rule(store: Store) -> tuple[str, str | None]:
     """(dtype in which the store is read, what is told about it) by the dtype rule."""
     dtype = str(store.dtype).removeprefix("torch.")
-    if isinstance(store, np.ndarray):
+    if not isinstance(store, Tensor):
         dtype = store.dtype.name  # without the byte order
     if dtype in ("float32", "float64"):
         return dtype, None
     if "float" in dtype or dtype == "longdouble":
-        wide = isinstance(store, np.ndarray) and store.dtype.itemsize > 8
+        wide = store.dtype.itemsize > 8
         target = "float64" if wide else "float32"
         return target, f"{dtype} was read as {target}"
     if dtype == "uint8" and store.ndim >= 3:
@@ -209,7 +213,7 @@ def to_tensor(store: Store, rows: Rows = slice(None)) -> Tensor:
     image = target == "float32" and str(store.dtype).endswith("uint8")
     # A copy, always: negative strides, read-only memory and a write by the model all end here, and
     # the fresh array has plain strides, which an axis of length 1 otherwise need not have.
-    if isinstance(store, np.ndarray):
+    if not isinstance(store, Tensor):
         chunk = np.array(store[rows], dtype=target, order="C", copy=True)
         if image:
             chunk /= np.float32(255)

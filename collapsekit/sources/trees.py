@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
+from collapsekit.sources.disk import DiskArray
 
 #: What the model is fed for a batch. Every tensor in it has the batch's rows; None stays None.
 Inputs = Tensor | Mapping[str, Any] | tuple[Any, ...]
@@ -58,7 +59,7 @@ def rows_of(x: Any) -> int:
     """
     counts: dict[str, int] = {}
     for name, leaf in leaves(x):
-        if not isinstance(leaf, Tensor | np.ndarray) or leaf.ndim == 0:
+        if not isinstance(leaf, Tensor | np.ndarray | DiskArray) or leaf.ndim == 0:
             raise InputError(
                 f"{_called(name)} has no rows",
                 got=f"{type(leaf).__name__}, 0-d" if hasattr(leaf, "ndim") else repr(leaf)[:60],
@@ -132,7 +133,7 @@ def _told(column: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{name} {shown(t)}".strip() for name, t in column.items())
 
 
-def shown(array: Tensor | np.ndarray, rows: int | None = None) -> str:
+def shown(array: Tensor | np.ndarray | DiskArray, rows: int | None = None) -> str:
     """``float32 [1797, 1, 8, 8]``, for reports and errors; `rows` replaces the leading axis."""
     shape = list(array.shape) if rows is None else [rows, *array.shape[1:]]
     return f"{str(array.dtype).removeprefix('torch.')} {shape}"
