@@ -229,10 +229,8 @@ class Door:
         ModelError
             The output has another number of rows.
         """
-        decode = piece(self.adapter, "decode")
-        code = self._code(z)
         try:
-            output = decode(code) if context is None else decode(code, context)
+            output = self.decode_attached(z, context)
         except Exception as error:
             if not out_of_memory(error) or len(z) < 2:
                 raise
@@ -256,6 +254,18 @@ class Door:
                 remedy="keep the samples on the first axis in decode",
             )
         return tensor
+
+    def decode_attached(self, z: Tensor, context: Any) -> Any:
+        """The decoder's answer as it comes, unchecked and with its derivatives.
+
+        Raises
+        ------
+        Unavailable
+            There is no decoder.
+        """
+        decode = piece(self.adapter, "decode")
+        code = self._code(z)
+        return decode(code) if context is None else decode(code, context)
 
     def _decode_halves(self, z: Tensor, context: Any, stream: str) -> Any:
         half = len(z) // 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 from scipy.stats import t as student
 
 from collapsekit.number import Number
@@ -68,6 +68,26 @@ def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
     """Wilson 95 % limits of many counts out of one n."""
     limits = np.array([wilson(int(c), n) for c in np.asarray(count).ravel()]).reshape(-1, 2)
     return limits[:, 0], limits[:, 1]
+
+
+def quantile_number(
+    name: str, values: Array, share: float, unit: str, note: str = "", least: float = 0.0
+) -> Number:
+    """A quantile with the interval between two order statistics, free of any distribution.
+
+    The ranks are those between which a binomial count of values below the quantile falls with 95 %
+    probability at least (David and Nagaraja 2003, section 7.1). `least` is the smallest value
+    possible: the low end where no value of the sample can serve; the high end is then the largest.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(ordered)
+    told = "95 % interval, order statistics" + (f"; {note}" if note else "")
+    if not n:
+        return Number(name, math.nan, math.nan, math.nan, unit, 0, told)
+    below, above = (int(binom.ppf(tail, n, share)) for tail in (0.025, 0.975))
+    low = float(ordered[below - 1]) if below else least
+    value = float(np.quantile(ordered, share))
+    return Number(name, value, low, float(ordered[min(above, n - 1)]), unit, n, told)
 
 
 def ratio_error(

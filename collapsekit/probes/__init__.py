@@ -10,15 +10,19 @@ from collapsekit.probes.active_units import (
     signal_fraction,
 )
 from collapsekit.probes.collisions import Collisions, collisions
+from collapsekit.probes.decoder_folds import DecoderFolds, decoder_folds
+from collapsekit.probes.decoder_jacobian import DecoderJacobian, decoder_jacobian
 from collapsekit.probes.decoder_usage import DecoderUsage, decoder_usage
 from collapsekit.probes.dimension_state import DimensionState, dimension_state
 from collapsekit.probes.effective_rank import EffectiveRank, effective_rank
+from collapsekit.probes.encoder_rank import EncoderRank, encoder_rank
 from collapsekit.probes.gallery import Gallery
 from collapsekit.probes.information_budget import InformationBudget, information_budget
 from collapsekit.probes.kl import KL, kl
 from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
 from collapsekit.probes.latent_view import LatentView
 from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
+from collapsekit.probes.lower_lipschitz import LowerLipschitz, lower_lipschitz
 from collapsekit.probes.model_information import ModelInformation, model_information
 from collapsekit.probes.mutual_information import (
     MutualInformation,
@@ -47,9 +51,14 @@ REGISTERED: tuple[Probe, ...] = (
     SwapGap(),
     ShuffleCost(),
     Collisions(),
+    LowerLipschitz(),
+    EncoderRank(),
     DecoderUsage(),
+    DecoderJacobian(),
     RoundTrip(),
     RoundTrip(source="prior", limit=2048),
+    DecoderFolds(source="population"),
+    DecoderFolds(source="prior"),
     Gallery(),
     Traversals(),
     LatentView(),
@@ -60,14 +69,18 @@ __all__ = [
     "REGISTERED",
     "ActiveUnits",
     "Collisions",
+    "DecoderFolds",
+    "DecoderJacobian",
     "DecoderUsage",
     "DimensionState",
     "EffectiveRank",
+    "EncoderRank",
     "Gallery",
     "InformationBudget",
     "KLDistribution",
     "LatentView",
     "LocalCollapse",
+    "LowerLipschitz",
     "ModelInformation",
     "MutualInformation",
     "Reconstruction",
@@ -77,13 +90,17 @@ __all__ = [
     "Traversals",
     "active_units",
     "collisions",
+    "decoder_folds",
+    "decoder_jacobian",
     "decoder_usage",
     "dimension_state",
     "effective_rank",
+    "encoder_rank",
     "information_budget",
     "kl",
     "kl_distribution",
     "local_collapse",
+    "lower_lipschitz",
     "mean_variance",
     "model_information",
     "mutual_information",

@@ -92,10 +92,12 @@ class RoundTrip:
         clean: Grouped = state["clean"]
         whole: Paired = clean.whole
         headline = _headline(f"round_trip_r2{suffix}", clean, lambda s: _clipped(s.r2))
-        columns = {f"round_trip_r2{suffix}": whole.r2}
+        columns = {
+            f"round_trip_r2{suffix}": whole.r2,
+            f"round_trip_corr2{suffix}": whole.correlation2,
+        }
         numbers, findings = [headline], []
         if self.source == "population":
-            columns["round_trip_corr2"] = whole.correlation2
             columns["robust_round_trip_r2"] = np.minimum(
                 state["rounded"].whole.r2, state["noisy"].whole.r2
             )

@@ -6,6 +6,7 @@ from collapsekit.probe import Reading
 from collapsekit.readings.collapsed_side import CollapsedSide
 from collapsekit.readings.contradictions import Contradictions
 from collapsekit.readings.informative import Informative
+from collapsekit.readings.injective import Injective
 from collapsekit.readings.near_deterministic import NearDeterministic
 from collapsekit.readings.roles import Roles
 
@@ -16,6 +17,7 @@ REGISTERED: tuple[Reading, ...] = (
     CollapsedSide(),
     Contradictions(),
     NearDeterministic(),
+    Injective(),
 )
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "CollapsedSide",
     "Contradictions",
     "Informative",
+    "Injective",
     "NearDeterministic",
     "Roles",
 ]

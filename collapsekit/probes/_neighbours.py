@@ -1,0 +1,48 @@
+"""Distances between samples and their neighbours, shared by the probes of injectivity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from collapsekit.errors import Unavailable
+from collapsekit.observation import Observation
+from collapsekit.population import Population
+from collapsekit.posteriors import DiagonalGaussian
+
+#: Neighbours in data space. One number for all probes: the population finds them once.
+NEIGHBOURS = 10
+
+
+def crowd_of(obs: Observation, limit: int | None) -> Population:
+    """The samples compared with each other.
+
+    Raises
+    ------
+    Unavailable
+        There is only one.
+    """
+    crowd = obs.population.head(limit)
+    if crowd.size < 2:
+        raise Unavailable("one sample has no neighbours", expected="two samples at least")
+    return crowd
+
+
+def input_distance(targets: Tensor, rows: Tensor, near: Tensor) -> Tensor:
+    """Euclidean distances of rows [B] from their candidates [B, m]: float64 [B, m]."""
+    # A candidate at a time: [B, m, P] of images would be the largest array of the audit.
+    parts = [(targets[rows] - targets[column]).norm(dim=1) for column in near.T]
+    return torch.stack(parts, dim=1).to(torch.float64)
+
+
+def code_distance(posterior: DiagonalGaussian, rows: Tensor, near: Tensor) -> Tensor:
+    """Distances of posterior means in posterior widths, the pair's own: float64 [B, m].
+
+    |mu_i - mu_k| with each dimension divided by the root mean square of the two widths. Two
+    Gaussians of one width that lie d widths apart are told apart from one draw with probability
+    Phi(d / 2).
+    """
+    variance = posterior.scale.square()
+    pooled = 0.5 * (variance[rows][:, None] + variance[near])
+    gap = posterior.mean[rows][:, None] - posterior.mean[near]
+    return (gap.square() / pooled).sum(dim=2).sqrt()
