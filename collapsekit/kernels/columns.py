@@ -1,0 +1,210 @@
+"""K Gaussian components made ready for the mixture kernel: once, for any number of rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from collapsekit.kernels import native
+from collapsekit.kernels.precision import (
+    HALF_LOG_2PI,
+    LEVELS,
+    LOG2E,
+    OFFERED,
+    choose_precision,
+    frame,
+)
+
+COLUMNS_AT_ONCE = 8192
+"""How many columns are converted at a time when weights are built; a multiple of every panel."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Columns of one level, at positions ``start`` .. ``stop`` of the sorted order.
+
+    ``weights`` on the path ``torch`` is [2 D + 2, n]: rows of -1/(2 s^2), mu/s^2, c in units of
+    ``MixtureColumns.unit`` and -1 for the expanded levels; rows of mu, 1/s, c, [2 D + 1, n], for
+    the direct one. On the path ``compiled`` it is [panels, 2 D + 1, panel width]: ``offset`` - c,
+    then per dimension 1/s and mu/s (float32) or mu (float64). Base-2 logarithms throughout.
+    """
+
+    level: str
+    start: int
+    stop: int
+    weights: Tensor
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class MixtureColumns:
+    """K mixture components, made ready once by `prepare` for any number of row blocks.
+
+    Attributes
+    ----------
+    mean, scale : Tensor
+        The components, float64 [K, D], as they were handed in (not copied).
+    centre, unit : Tensor
+        Rows are used as (z - centre) / unit, float64 [D].
+    position : Tensor
+        int64 [K]: where column j stands in the order in which tiles count columns.
+    bound : float
+        Predicted error in nats, largest over columns; see `choose_precision`.
+    groups : tuple
+        The columns by level, cheapest first, as the weights that blocks use.
+    path : {"torch", "compiled"}
+        What computes.
+    why : str
+        Why the path is ``torch`` where ``compiled`` would have been taken; else empty.
+    ranking : Tensor
+        int64 [D]: dimensions, those first that tell columns apart best (``compiled`` only).
+    """
+
+    mean: Tensor
+    scale: Tensor
+    centre: Tensor
+    unit: Tensor
+    position: Tensor
+    bound: float
+    groups: tuple[Group, ...]
+    path: str
+    why: str
+    ranking: Tensor
+
+    def __len__(self) -> int:
+        return int(self.mean.shape[0])
+
+    @property
+    def dtype(self) -> str:
+        """The level of the columns, or ``mixed``."""
+        levels = [group.level for group in self.groups]
+        return levels[0] if len(levels) == 1 else "mixed" if levels else OFFERED[self.path][0]
+
+    @property
+    def told(self) -> str:
+        """Level and, where it is not what goes without saying, the path: for a result's note."""
+        if self.path == "compiled":
+            return f"{self.dtype}, compiled"
+        return f"{self.dtype}, not compiled: {self.why}" if self.why else self.dtype
+
+
+def prepare(mean: Tensor, scale: Tensor, path: str | None = None) -> MixtureColumns:
+    """Make K Gaussian components ready for the kernel.
+
+    Parameters
+    ----------
+    mean, scale : Tensor
+        float64 [K, D], scale > 0, any device. Kept by reference: do not change them afterwards.
+    path : {"torch", "compiled"}, optional
+        Left out, `native.choose_path` decides by the number of columns, so that the same data take
+        the same path every time on a machine.
+
+    Returns
+    -------
+    MixtureColumns
+        Picklable; holds 2 D + 1 numbers per column of its level's width beside mean and scale.
+
+    Raises
+    ------
+    InputError
+        Wrong shapes or dtypes, a scale that is not positive, a value that is not finite, or a path
+        that was asked for and cannot be taken.
+    """
+    mean, scale = mean.detach(), scale.detach()
+    path, why = native.choose_path(len(mean), mean.device, path)
+    choice = choose_precision(mean, scale, path)
+    centre, unit = frame(mean, scale)
+    # Sorted by level, so that a level's columns lie together; stable: order is kept within it.
+    order = torch.argsort(choice.level, stable=True)
+    position = torch.empty_like(order)
+    position[order] = torch.arange(len(order), device=order.device)
+    ranking = _ranking(mean, scale, centre, unit)
+    groups = []
+    start = 0
+    counts = torch.bincount(choice.level, minlength=len(LEVELS)).tolist()
+    for name, count in zip(LEVELS, counts, strict=True):
+        if count:
+            members = order[start : start + count]
+            if path == "compiled":
+                weights, offset = _panels(name, mean, scale, members, centre, unit, ranking)
+            else:
+                weights, offset = expanded(name, mean, scale, members, centre, unit), 0.0
+            groups.append(Group(name, start, start + count, weights, offset))
+        start += count
+    bound = float(choice.bound.max()) if len(mean) else 0.0
+    return MixtureColumns(
+        mean, scale, centre, unit, position, bound, tuple(groups), path, why, ranking
+    )
+
+
+def expanded(
+    level: str, mean: Tensor, scale: Tensor, members: Tensor, centre: Tensor, unit: Tensor
+) -> Tensor:
+    """What `Group` keeps for torch, filled a few columns at a time: float64 copies stay small."""
+    dims, direct = mean.shape[1], level == "direct float64"
+    dtype = torch.float32 if level == "float32" else torch.float64
+    height = 2 * dims + (1 if direct else 2)
+    weights = torch.full((height, len(members)), -1.0, dtype=dtype, device=mean.device)
+    for start in range(0, len(members), COLUMNS_AT_ONCE):
+        some = members[start : start + COLUMNS_AT_ONCE]
+        mu, s = mean[some], scale[some]
+        constant = -(s.log().sum(1) + dims * HALF_LOG_2PI)
+        if direct:
+            quadratic, linear = mu, s.reciprocal()
+        else:
+            rate, shift = unit / s, (mu - centre) / s
+            quadratic, linear = rate.square() * (-0.5 * LOG2E), shift * rate * LOG2E
+            constant -= 0.5 * shift.square().sum(1)
+        out = weights[:, start : start + len(some)]
+        out[:dims], out[dims : 2 * dims], out[2 * dims] = quadratic.T, linear.T, constant * LOG2E
+    return weights
+
+
+def _panels(
+    level: str,
+    mean: Tensor,
+    scale: Tensor,
+    members: Tensor,
+    centre: Tensor,
+    unit: Tensor,
+    ranking: Tensor,
+) -> tuple[Tensor, float]:
+    """[panels, 2 D + 1, width] of `Group`, and its offset: the largest constant, nothing above."""
+    dims = mean.shape[1]
+    dtype = torch.float32 if level == "direct float32" else torch.float64
+    width = native.panel_width(dtype)
+    constants = [
+        scale[some].log().sum(1).add_(dims * HALF_LOG_2PI).mul_(-LOG2E)
+        for some in members.split(COLUMNS_AT_ONCE)
+    ]
+    offset = max(float(part.max()) for part in constants)
+    panels = torch.zeros((-(-len(members) // width), 2 * dims + 1, width), dtype=dtype)
+    panels[-1, 0] = math.inf  # columns that only fill the last panel
+    half = math.sqrt(0.5 * LOG2E)  # the square of t is then in bits
+    for number, some in enumerate(members.split(COLUMNS_AT_ONCE)):
+        mu, s = mean[some][:, ranking], scale[some][:, ranking]
+        if level == "direct float32":
+            rate = (unit[ranking] / s * half).to(dtype)
+            # With the rate as rounded, so that its own error is that of a scale, not of a shift.
+            shift = ((mu - centre[ranking]) / unit[ranking] * rate).to(dtype)
+        else:
+            rate, shift = (half / s).clamp_max(torch.finfo(dtype).max), mu
+        first = number * COLUMNS_AT_ONCE // width
+        whole = torch.zeros((-(-len(some) // width) * width, 2 * dims + 1), dtype=dtype)
+        whole[:, 0] = math.inf
+        whole[: len(some), 0] = (offset - constants[number]).to(dtype)
+        whole[: len(some), 1::2], whole[: len(some), 2::2] = rate, shift
+        part = whole.view(-1, width, 2 * dims + 1).transpose(1, 2)
+        panels[first : first + len(part)] = part
+    return panels, offset
+
+
+def _ranking(mean: Tensor, scale: Tensor, centre: Tensor, unit: Tensor) -> Tensor:
+    """Dimensions by the mean over all pairs of ((z - mu) / s)^2, largest first."""
+    if not len(mean):
+        return torch.arange(mean.shape[1], device=mean.device)
+    spread = ((mean - centre) / unit).square().mean(0) + (scale / unit).square().mean(0)
+    return torch.argsort(spread * (unit / scale).square().mean(0), descending=True, stable=True)

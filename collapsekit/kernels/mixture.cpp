@@ -1,0 +1,307 @@
+// ln sum_j N(z; mu_j, diag s_j^2) by direct differences, fused: no array of pairs is ever stored.
+//
+// A pair's energy k_j + sum_d t_d^2 >= 0 says how many bits its term lies below a common offset.
+// Columns lie in panels one cache line wide; ROWS rows by one panel stay in registers.
+//
+// - Squares only add up, in rounded arithmetic too. So a block whose pairs all lie `cut` bits below
+//   their row's best term is left after any few dimensions: they could not have come back.
+// - A pair beyond `cut` counts as exactly 0 whether or not its block was left, and a row's reference
+//   follows from the columns alone: a result does not depend on the rows computed beside it.
+// - The reference is an integer, so a sum is carried over to a new one exactly.
+//
+// Plain C functions, compiled where they run and called by native.py. Rows and columns are finite.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VECTOR = 64, ROWS = 8;
+#elif defined(__AVX__)
+constexpr int VECTOR = 32, ROWS = 4;
+#elif defined(__aarch64__)
+constexpr int VECTOR = 16, ROWS = 4;
+#else
+constexpr int VECTOR = 16, ROWS = 2;
+#endif
+constexpr int PANEL = 64;  // bytes
+constexpr int PARTS = PANEL / VECTOR;
+constexpr int STEP = 8;    // least dimensions between two looks at whether a block can be left
+constexpr int LOOKS = 8;   // most looks
+constexpr int FLUSH = 32;  // panels whose terms are added in T before they go to double
+constexpr int TILE = 64;   // rows that pass over a panel while it is in the first-level cache
+
+template <typename T>
+struct Kind;
+template <>
+struct Kind<float> {
+  typedef float Vec __attribute__((vector_size(VECTOR)));
+  typedef uint32_t Bits __attribute__((vector_size(VECTOR)));
+  static constexpr int MANTISSA = 23;
+  static constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: added, the low bits are the integer
+};
+template <>
+struct Kind<double> {
+  typedef double Vec __attribute__((vector_size(VECTOR)));
+  typedef uint64_t Bits __attribute__((vector_size(VECTOR)));
+  static constexpr int MANTISSA = 52;
+  static constexpr double ROUND = 6755399441055744.0;  // 1.5 * 2^52
+};
+template <typename T>
+using Vec = typename Kind<T>::Vec;
+template <typename T>
+using Bits = typename Kind<T>::Bits;
+
+template <typename T>
+inline Vec<T> load(const T *from) {
+  Vec<T> v;
+  std::memcpy(&v, from, VECTOR);
+  return v;
+}
+
+template <typename T>
+inline Vec<T> every(T x) {
+  return x - Vec<T>{};
+}
+
+// Lanes that are not beyond the limit.
+template <typename T>
+inline Bits<T> near(Vec<T> energy, T limit) {
+  return (Bits<T>)(energy <= every<T>(limit));
+}
+
+template <typename T>
+inline Vec<T> least(const Vec<T> (&energy)[PARTS]) {
+  Vec<T> found = energy[0];
+#pragma GCC unroll 4
+  for (int part = 1; part < PARTS; ++part)
+    found = energy[part] < found ? energy[part] : found;
+  return found;
+}
+
+template <typename T>
+inline bool any(Bits<T> lanes) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)lanes, (__m512i)lanes) != 0;
+#elif defined(__AVX__)
+  return !_mm256_testz_si256((__m256i)lanes, (__m256i)lanes);
+#else
+  uint64_t words[VECTOR / 8], found = 0;
+  std::memcpy(words, &lanes, VECTOR);
+  for (uint64_t word : words) found |= word;
+  return found != 0;
+#endif
+}
+
+// 2^f for |f| <= 1/2: the polynomial of degree 5 whose largest relative error is least, 7.5e-8.
+inline Vec<float> series(Vec<float> f) {
+  Vec<float> p = every(1.327647217e-3f);
+  p = p * f + 9.675541331e-3f;
+  p = p * f + 5.550713273e-2f;
+  p = p * f + 2.402211972e-1f;
+  p = p * f + 6.931469671e-1f;
+  return p * f + 1.000000072f;
+}
+
+// The same by Taylor's series, ln(2)^n / n! down to 4e-18.
+inline Vec<double> series(Vec<double> f) {
+  constexpr double C[] = {1.3691488853904128e-12, 2.5678435993488202e-11, 4.4455382718708115e-10,
+                          7.0549116208011233e-9,  1.0178086009239699e-7,  1.3215486790144309e-6,
+                          1.5252733804059841e-5,  1.5403530393381608e-4,  1.3333558146428443e-3,
+                          9.6181291076284772e-3,  5.5504108664821580e-2,  2.4022650695910071e-1,
+                          6.9314718055994531e-1};
+  Vec<double> p = every(C[0]);
+  for (int n = 1; n < 13; ++n) p = p * f + C[n];
+  return p * f + 1.0;
+}
+
+// 2^x for -cut - 1 <= x <= 0: no result is subnormal.
+template <typename T>
+inline Vec<T> power(Vec<T> x) {
+  const Vec<T> shifted = x + Kind<T>::ROUND;
+  const Vec<T> p = series(x - (shifted - Kind<T>::ROUND));
+  return (Vec<T>)((Bits<T>)p + ((Bits<T>)shifted << Kind<T>::MANTISSA));
+}
+
+// The registers of a block: the compiler must not fetch an operand from memory again for each use.
+template <typename T>
+inline Vec<T> held(const T *from) {
+  Vec<T> v = load(from);
+#if defined(__x86_64__)
+  __asm__("" : "+x"(v));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(v));
+#endif
+  return v;
+}
+
+// Rows that pass over the panels together, and what is known of each: its sum so far is
+// (sum + the lanes of recent) * 2^(offset - reference).
+template <typename T>
+struct Rows {
+  Vec<T> recent[TILE];
+  double sum[TILE];
+  T reference[TILE], limit[TILE], cut;
+};
+
+template <typename T>
+inline void flush(Rows<T> &rows, int row) {
+  T lanes[VECTOR / sizeof(T)];
+  std::memcpy(lanes, &rows.recent[row], VECTOR);
+  double sum = 0.0;
+  for (T lane : lanes) sum += double(lane);
+  rows.sum[row] += sum;
+  rows.recent[row] = Vec<T>{};
+}
+
+// A term larger than the reference: the sum so far is told in units of the new one.
+template <typename T>
+__attribute__((noinline)) void refer(Rows<T> &rows, int row, const T *energy) {
+  T least = rows.reference[row];
+  for (int lane = 0; lane < PANEL / int(sizeof(T)); ++lane)
+    least = energy[lane] < least ? energy[lane] : least;
+  const T reference = std::floor(least);
+  const T gap = rows.reference[row] - reference;  // infinite for the first term, and the sum is 0
+  const T factor = gap < T(1000) ? std::ldexp(T(1), -int(gap)) : T(0);
+  rows.recent[row] *= factor;
+  rows.sum[row] *= double(factor);
+  rows.reference[row] = reference;
+  rows.limit[row] = reference + rows.cut;
+}
+
+// Adds the terms of one row's pairs with one panel.
+template <typename T>
+inline void add(Rows<T> &rows, int row, const T *energy) {
+  Vec<T> e[PARTS];
+#pragma GCC unroll 4
+  for (int part = 0; part < PARTS; ++part) e[part] = load(energy + part * (VECTOR / int(sizeof(T))));
+  const Vec<T> lowest = least<T>(e);
+  if (!any<T>(near<T>(lowest, rows.limit[row]))) return;
+  if (__builtin_expect(any<T>((Bits<T>)(lowest < every<T>(rows.reference[row]))), 0))
+    refer(rows, row, energy);
+  const Vec<T> reference = every<T>(rows.reference[row]);
+  Vec<T> sum = rows.recent[row];
+#pragma GCC unroll 4
+  for (int part = 0; part < PARTS; ++part)
+    // Energies beyond the limit may be infinite; their bits are dropped after the arithmetic.
+    sum += (Vec<T>)((Bits<T>)power<T>(reference - e[part]) & near<T>(e[part], rows.limit[row]));
+  rows.recent[row] = sum;
+}
+
+template <typename T>
+void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t dims, int64_t first,
+          int64_t last, double offset, int64_t cut, double *exponent, double *total) {
+  constexpr int WIDTH = PANEL / int(sizeof(T)), LANES = VECTOR / int(sizeof(T));
+  constexpr T INFINITE = std::numeric_limits<T>::infinity();
+  Rows<T> rows;
+  alignas(PANEL) T kept[TILE + ROWS][WIDTH];
+  int close_rows[TILE];
+  rows.cut = T(cut);
+  for (int r = 0; r < count; ++r) {
+    rows.recent[r] = Vec<T>{};
+    rows.sum[r] = 0.0;
+    rows.reference[r] = INFINITE;
+    rows.limit[r] = std::numeric_limits<T>::max();  // an infinite energy is no term
+  }
+  const int64_t step = dims > LOOKS * STEP ? (dims + LOOKS - 1) / LOOKS : STEP;
+  const int64_t stride = WIDTH * (2 * dims + 1);
+  for (int64_t panel = first / WIDTH; panel * WIDTH < last; ++panel) {
+    const int64_t left = panel * WIDTH;
+    const bool edge = left < first || left + WIDTH > last;
+    const T *const constants = panels + panel * stride, *const weights = constants + WIDTH;
+    int waiting = 0;
+    for (int top = 0; top < count; top += ROWS) {
+      const T *x[ROWS];
+      T limit[ROWS];
+      for (int r = 0; r < ROWS; ++r) {  // a short last block repeats its last row
+        const int row = top + r < count ? top + r : count - 1;
+        x[r] = z + row * dims;
+        limit[r] = rows.limit[row];
+      }
+      Vec<T> energy[ROWS][PARTS];
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part) energy[r][part] = load(constants + part * LANES);
+      bool close = true;
+      for (int64_t d = 0; d < dims && close;) {
+        const int64_t stop = d + step < dims ? d + step : dims;
+#pragma GCC unroll 1
+        for (; d < stop; ++d) {
+          const T *const at = weights + d * 2 * WIDTH;
+#pragma GCC unroll 4
+          for (int part = 0; part < PARTS; ++part) {
+            const Vec<T> rate = held(at + part * LANES), shift = held(at + WIDTH + part * LANES);
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; ++r) {
+              // float: shift is mu / s, one multiply-add. double: shift is mu, and z - mu is
+              // exact where it is small, whatever the scale.
+              const Vec<T> t = sizeof(T) == 4 ? x[r][d] * rate - shift : (x[r][d] - shift) * rate;
+              energy[r][part] += t * t;
+            }
+          }
+        }
+        Bits<T> here{};
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; ++r) here |= near<T>(least<T>(energy[r]), limit[r]);
+        close = any<T>(here);
+      }
+      if (!close) continue;
+      // The terms are added when all rows have passed: there is then no chain to wait for.
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; ++part)
+          std::memcpy(kept[top + r] + part * LANES, &energy[r][part], VECTOR);
+      for (int r = 0; r < ROWS && top + r < count; ++r) close_rows[waiting++] = top + r;
+    }
+    for (int k = 0; k < waiting; ++k) {
+      const int row = close_rows[k];
+      const int64_t mine = own[row] - left;
+      if (mine >= 0 && mine < WIDTH) kept[row][mine] = INFINITE;
+      if (edge)
+        for (int lane = 0; lane < WIDTH; ++lane)
+          if (left + lane < first || left + lane >= last) kept[row][lane] = INFINITE;
+      add<T>(rows, row, kept[row]);
+    }
+    if (panel % FLUSH == FLUSH - 1)
+      for (int r = 0; r < count; ++r) flush(rows, r);
+  }
+  for (int r = 0; r < count; ++r) {
+    flush(rows, r);
+    exponent[r] = offset - double(rows.reference[r]);
+    total[r] = rows.sum[r];
+  }
+}
+
+template <typename T>
+void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_t dims,
+          int64_t first, int64_t last, double offset, int64_t cut, double *exponent, double *total) {
+  for (int64_t top = 0; top < count; top += TILE)
+    tile<T>(panels, z + top * dims, own + top, int(count - top < TILE ? count - top : TILE), dims,
+            first, last, offset, cut, exponent + top, total + top);
+}
+
+}  // namespace
+
+extern "C" {
+
+// (M, S) of `count` rows over the columns first .. last of packed panels; see native.py.
+void collapsekit_sums_float32(const float *panels, const float *z, const int64_t *own,
+                              int64_t count, int64_t dims, int64_t first, int64_t last,
+                              double offset, int64_t cut, double *exponent, double *total) {
+  sums<float>(panels, z, own, count, dims, first, last, offset, cut, exponent, total);
+}
+
+void collapsekit_sums_float64(const double *panels, const double *z, const int64_t *own,
+                              int64_t count, int64_t dims, int64_t first, int64_t last,
+                              double offset, int64_t cut, double *exponent, double *total) {
+  sums<double>(panels, z, own, count, dims, first, last, offset, cut, exponent, total);
+}
+}

@@ -1,0 +1,303 @@
+"""The compiled loop: built from ``mixture.cpp`` by this machine's compiler when it first pays.
+
+Nothing is built on import, nor for few columns. Where there is no compiler, no folder to keep the
+library in, or its results are off, everything runs in torch, and results say so. The library lies
+in the user's cache folder under a name made of the source, the compiler, its options and the
+processor, and comes there by a rename, so that processes that build at once do each other no harm.
+
+``COLLAPSEKIT_KERNEL=torch`` or ``=compiled`` takes one path for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from collapsekit.errors import InputError
+
+PATHS = ("torch", "compiled")
+VARIABLE = "COLLAPSEKIT_KERNEL"
+
+COMPILED_FROM = 16_384
+"""Columns from which the compiled path is taken: K rows by so many columns take a second in torch,
+about what the build takes, once. By size alone: if it also hung on whether a library lies in the
+cache, the same audit would give other last digits after a large one than before."""
+
+_PANEL_BYTES = 64  # as in mixture.cpp
+_ROWS_AT_ONCE = 64  # per call: one tile of mixture.cpp
+_OPTIONS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno")
+# Never -ffast-math or -Ofast: linked with them, a library turns subnormals off for the process.
+_TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
+_PATIENCE = 120.0  # seconds for a build
+
+_lock = threading.Lock()
+_loaded: ctypes.CDLL | str | None = None  # the library, or why there is none
+
+
+def choose_path(columns: int, device: torch.device, asked: str | None = None) -> tuple[str, str]:
+    """The path for so many columns, and why not the compiled one where it would be due.
+
+    Raises
+    ------
+    InputError
+        An unknown path, or ``compiled`` asked for where it cannot be had.
+    """
+    wish = asked or os.environ.get(VARIABLE) or "auto"
+    if wish not in (*PATHS, "auto"):
+        raise InputError(
+            "there is no such path through the mixture kernel",
+            got=wish,
+            expected=", ".join(PATHS),
+            remedy=f"correct or unset {VARIABLE}" if asked is None else "",
+        )
+    if wish == "torch" or device.type != "cpu" or (wish == "auto" and columns < COMPILED_FROM):
+        return "torch", ""
+    found = library()
+    if not isinstance(found, str):
+        return "compiled", ""
+    if wish == "compiled":
+        raise InputError(
+            "the mixture kernel cannot be compiled here",
+            got=found,
+            expected="a C++ compiler and a cache folder of one's own",
+            remedy=f"install g++ or clang++, or unset {VARIABLE}",
+        )
+    return "torch", found
+
+
+def panel_width(dtype: torch.dtype) -> int:
+    """Columns in a panel."""
+    return _PANEL_BYTES // dtype.itemsize
+
+
+def sums(
+    panels: Tensor,
+    offset: float,
+    features: Callable[[slice], Tensor],
+    own: Tensor,
+    first: int,
+    last: int,
+    columns: int,
+) -> tuple[Tensor, Tensor] | None:
+    """(M, S) of rows over the columns ``first`` .. ``last`` of packed panels.
+
+    Rows are shared out among as many threads as torch uses. A row's result does not depend on the
+    rows beside it, so neither on the number of threads.
+
+    Parameters
+    ----------
+    panels, offset
+        Of a `Group` on the path ``compiled``.
+    features : callable
+        The rows of a slice in the panels' dtype, centre, unit and order of dimensions, [n, D].
+    own : Tensor
+        int64 [R]: the column of the panels to leave out; -1, or any that is not there, for none.
+    first, last : int
+    columns : int
+        Of the whole mixture. Terms that all together could not move a row's sum by more than two
+        unit roundoffs are left out, and how small that is depends on how many they may be.
+
+    Returns
+    -------
+    tuple of Tensor or None
+        None where there is no library: panels may come from a machine that has one.
+    """
+    found = library()
+    if isinstance(found, str):
+        return None
+    function = getattr(found, f"collapsekit_sums_{str(panels.dtype).removeprefix('torch.')}")
+    dims = (panels.shape[1] - 1) // 2
+    precision = 24 if panels.dtype == torch.float32 else 53
+    cut = precision + math.ceil(math.log2(max(columns, 2)))
+    own = own.contiguous()
+    exponent = torch.empty(len(own), dtype=torch.float64)
+    total = torch.empty_like(exponent)
+
+    def block(top: int) -> None:
+        part = slice(top, min(top + _ROWS_AT_ONCE, len(own)))
+        rows = features(part).contiguous()
+        where = (exponent[part], total[part])
+        # ctypes lets go of the interpreter's lock for as long as the call lasts.
+        function(
+            *(x.data_ptr() for x in (panels, rows, own[part])),
+            *(len(rows), dims, first, last, offset, cut),
+            *(x.data_ptr() for x in where),
+        )
+
+    tops = range(0, len(own), _ROWS_AT_ONCE)
+    threads = min(torch.get_num_threads(), len(tops))
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(block, tops))
+    else:
+        for top in tops:
+            block(top)
+    return exponent, total
+
+
+# --- building and loading -------------------------------------------------------------------------
+
+
+class _Absent(Exception):
+    """Why there is no library; ends up in a result's note."""
+
+
+def library() -> ctypes.CDLL | str:
+    """The library, built if need be; or why there is none. Found once in a process."""
+    global _loaded
+    with _lock:
+        if _loaded is None:
+            try:
+                _loaded = _load()
+            except _Absent as absent:
+                _loaded = str(absent)
+            except OSError as error:
+                _loaded = f"the library cannot be kept or loaded ({error.strerror or error})"
+        return _loaded
+
+
+def _load() -> ctypes.CDLL:
+    if sys.platform == "win32":
+        raise _Absent("not on Windows")
+    compiler = _compiler()
+    source = resources.files("collapsekit.kernels").joinpath("mixture.cpp").read_bytes()
+    file = _place(compiler, source)
+    fresh = not file.exists()
+    if fresh:
+        _build(compiler, source, file)
+    try:
+        found = ctypes.CDLL(str(file))
+    except OSError:
+        if fresh:
+            raise
+        _build(compiler, source, file)  # what lay there was no library
+        found = ctypes.CDLL(str(file))
+    for name in ("collapsekit_sums_float32", "collapsekit_sums_float64"):
+        function = getattr(found, name)
+        pointer, whole = ctypes.c_void_p, ctypes.c_int64
+        function.argtypes = [pointer] * 3 + [whole] * 4 + [ctypes.c_double, whole] + [pointer] * 2
+        function.restype = None
+    _check(found)
+    return found
+
+
+def _place(compiler: list[str], source: bytes) -> Path:
+    key = hashlib.sha256(source)
+    for part in (*compiler, *_compiler_version(compiler[0]), *_OPTIONS, *_processor()):
+        key.update(f"\n{part}".encode())
+    return _folder() / f"mixture-{key.hexdigest()[:24]}.so"
+
+
+def _compiler() -> list[str]:
+    named = os.environ.get("CXX")
+    for command in [shlex.split(named)] if named else [["c++"], ["g++"], ["clang++"]]:
+        place = shutil.which(command[0]) if command else None
+        if place:
+            return [place, *command[1:]]
+    raise _Absent(f"no C++ compiler{f' at CXX = {named}' if named else ''}")
+
+
+def _compiler_version(place: str) -> tuple[str, ...]:
+    """What changes when the compiler does, without the time that asking it would take."""
+    real = os.path.realpath(place)
+    status = os.stat(real)
+    return real, str(status.st_size), str(status.st_mtime_ns)
+
+
+def _processor() -> tuple[str, ...]:
+    """What ``-march=native`` may look at: folders are shared between machines."""
+    told = [sys.platform, platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError):
+        first = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").split("\n\n")[0]
+        kinds = ("vendor_id", "cpu family", "model", "flags", "Features", "CPU part")
+        told += [line for line in first.splitlines() if line.partition(":")[0].strip() in kinds]
+    return tuple(told)
+
+
+def _folder() -> Path:
+    """The user's own cache folder; anybody else's could hold anybody's code."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        base = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    except RuntimeError:
+        base = Path()
+    if os.path.isabs(home):
+        base = Path(home)
+    if not base.is_absolute():
+        raise _Absent("no cache folder: there is no home")
+    folder = base / "collapsekit" / "kernels"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise _Absent(f"{folder} is writable for others")
+    return folder
+
+
+def _build(compiler: list[str], source: bytes, file: Path) -> None:
+    said = ""
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix="build-") as name:
+        text, made = Path(name, "mixture.cpp"), Path(name, "mixture.so")
+        text.write_bytes(source)
+        for tuning in _TUNING:
+            command = [*compiler, *_OPTIONS, *tuning, "-o", str(made), str(text)]
+            try:
+                done = subprocess.run(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    timeout=_PATIENCE,
+                )
+            except subprocess.TimeoutExpired:
+                raise _Absent(f"{compiler[0]} took more than {_PATIENCE:.0f} s") from None
+            if done.returncode == 0 and made.exists():
+                made.replace(file)
+                return
+            said = said or done.stdout.decode("utf-8", errors="replace").strip()
+    lines = [line for line in said.splitlines() if "error" in line] or said.splitlines() or ["?"]
+    raise _Absent(f"{compiler[0]} failed ({lines[0][:120]})")
+
+
+def _check(found: ctypes.CDLL) -> None:
+    """A small sum with a known result: a compiler or processor may be new to the source."""
+    dims, count, rows = 11, 37, 9
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        width = panel_width(dtype)
+        grid = torch.linspace(-1.0, 1.0, count * dims, dtype=torch.float64).view(count, dims)
+        rate, centre = (1.5 + torch.cos(9 * grid)).to(dtype), torch.sin(40 * grid).to(dtype)
+        z = torch.cos(23 * grid[:rows]).to(dtype)
+        energy = ((z[:, None].double() - centre.double()) * rate.double()).square().sum(-1)
+        panels = torch.zeros((-(-count // width) * width, 2 * dims + 1), dtype=dtype)
+        panels[count:, 0] = math.inf
+        panels[:count, 1::2] = rate
+        panels[:count, 2::2] = centre * rate if dtype == torch.float32 else centre
+        panels = panels.view(-1, width, 2 * dims + 1).transpose(1, 2).contiguous()
+        own = torch.arange(rows)
+        energy[own, own] = math.inf
+        exponent = torch.empty(rows, dtype=torch.float64)
+        total = torch.empty_like(exponent)
+        getattr(found, f"collapsekit_sums_{str(dtype).removeprefix('torch.')}")(
+            *(x.data_ptr() for x in (panels, z, own)),
+            *(rows, dims, 1, count - 1, 0.0, 80),
+            *(x.data_ptr() for x in (exponent, total)),
+        )
+        expected = torch.logsumexp(-energy[:, 1 : count - 1] * math.log(2.0), 1) / math.log(2.0)
+        if not bool(((exponent + total.log2() - expected).abs() < tolerance).all()):
+            raise _Absent("the compiled loop gives other results on this processor")
