@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import binom, binomtest
+from scipy.stats import binom
 from scipy.stats import t as student
 
 from collapsekit.number import Number
@@ -49,19 +49,28 @@ def jackknife_number(name: str, found: Jackknife, unit: str, n: int, note: str =
     return Number(name, value, low, high, unit, n, told)
 
 
-def share_number(name: str, count: int, n: int, note: str = "") -> Number:
-    """A share with its Wilson 95 % interval (Wilson 1927)."""
+def share_number(name: str, count: int, n: int, note: str = "", alike: int = 1) -> Number:
+    """A share with its Wilson 95 % interval (Wilson 1927).
+
+    `alike` is how many samples share one outcome at most, as the two ends of a pair do: the
+    interval is that of n / alike independent ones.
+    """
     told = "95 % interval, Wilson" + (f"; {note}" if note else "")
     if n == 0:
         return Number(name, math.nan, math.nan, math.nan, "share", 0, told)
-    low, high = wilson(count, n)
+    low, high = wilson(count / alike, n / alike)
     return Number(name, count / n, low, high, "share", n, told)
 
 
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """Wilson 95 % interval of count / n."""
-    interval = binomtest(int(count), int(n)).proportion_ci(0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+def wilson(count: float, n: float) -> tuple[float, float]:
+    """Wilson 95 % interval of count / n; n need not be whole where samples are not independent."""
+    share, z2 = count / n, Z95**2 / n
+    centre = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2**2 / 4) / (1 + z2)
+    return (
+        0.0 if count <= 0 else max(centre - half, 0.0),
+        1.0 if count >= n else min(centre + half, 1.0),
+    )
 
 
 def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
@@ -71,23 +80,33 @@ def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
 
 
 def quantile_number(
-    name: str, values: Array, share: float, unit: str, note: str = "", least: float = 0.0
+    name: str,
+    values: Array,
+    share: float,
+    unit: str,
+    note: str = "",
+    *,
+    least: float = 0.0,
+    alike: int = 1,
 ) -> Number:
     """A quantile with the interval between two order statistics, free of any distribution.
 
     The ranks are those between which a binomial count of values below the quantile falls with 95 %
     probability at least (David and Nagaraja 2003, section 7.1). `least` is the smallest value
     possible: the low end where no value of the sample can serve; the high end is then the largest.
+    `alike` is how many samples share one value at most, as the two ends of a pair do: ranks are
+    then those of n / alike independent ones.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
     told = "95 % interval, order statistics" + (f"; {note}" if note else "")
     if not n:
         return Number(name, math.nan, math.nan, math.nan, unit, 0, told)
-    below, above = (int(binom.ppf(tail, n, share)) for tail in (0.025, 0.975))
-    low = float(ordered[below - 1]) if below else least
+    below, above = (int(binom.ppf(tail, n // alike, share)) for tail in (0.025, 0.975))
+    low = float(ordered[alike * below - 1]) if below else least
     value = float(np.quantile(ordered, share))
-    return Number(name, value, low, float(ordered[min(above, n - 1)]), unit, n, told)
+    high = float(ordered[min(alike * (above + 1) - 1, n - 1)])
+    return Number(name, value, low, high, unit, n, told)
 
 
 def ratio_error(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from collapsekit.intervals import quantile_number
+from collapsekit.intervals import quantile_number, share_number, wilson
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
@@ -30,3 +30,24 @@ def test_quantiles_of_scipy_and_of_nothing() -> None:
     assert (number.value, number.low, number.high) == (50.0, expected.low, expected.high)
     assert quantile_number("q", values[:3], 0.05, "1", least=-1.0).low == -1.0
     assert math.isnan(quantile_number("q", values[:0], 0.5, "1").value)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_quantile_intervals_of_values_that_come_in_pairs(share: float) -> None:
+    rng = np.random.default_rng(1)
+    truth = scipy.stats.expon.ppf(share)
+    found = [
+        quantile_number("q", np.repeat(rng.exponential(size=250), 2), share, "1", alike=2)
+        for _ in range(2000)
+    ]
+    hit = np.mean([number.low <= truth <= number.high for number in found])
+    assert hit > 0.95 - 3 * math.sqrt(0.95 * 0.05 / 2000)
+
+
+@pytest.mark.parametrize("count, n", [(0, 7), (7, 7), (3, 7), (41, 1000), (1, 1)])
+def test_wilson_against_scipy(count: int, n: int) -> None:
+    expected = scipy.stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose(wilson(count, n), (expected.low, expected.high), rtol=1e-12)
+    number = share_number("s", 2 * count, 2 * n, alike=2)  # pairs: half as many are independent
+    np.testing.assert_allclose((number.low, number.high), wilson(count, n), rtol=1e-12)
+    assert number.value == count / n

@@ -77,9 +77,15 @@ class LowerLipschitz:
         known = np.isfinite(smallest)
         n, unit = int(known.sum()), "widths per input unit"
         note = f"{self.neighbours} nearest of {len(rows):,} samples"
-        median = quantile_number("lower_lipschitz", smallest[known], 0.5, unit, note)
+        # The smallest ratio is a pair's, and often that of both its ends.
+        median = quantile_number("lower_lipschitz", smallest[known], 0.5, unit, note, alike=2)
         low = quantile_number(
-            "lower_lipschitz_low", smallest[known], self.low, unit, f"{self.low:.0%} quantile"
+            "lower_lipschitz_low",
+            smallest[known],
+            self.low,
+            unit,
+            f"{self.low:.0%} quantile",
+            alike=2,
         )
         typical = float(np.median(middle[known])) if n else np.nan
         folded: Array = known & (smallest <= self.fold * typical)
@@ -88,6 +94,7 @@ class LowerLipschitz:
             int(folded.sum()),
             n,
             f"ratio at most {self.fold:.0%} of the typical {typical:.4g}; {note}",
+            alike=2,
         )
         samples = pd.DataFrame(
             {"lower_lipschitz": smallest}, index=pd.Index(rows.index, name="sample")

@@ -50,7 +50,7 @@ HEADLINE = {
     "total_correlation": "Overlap between dimensions",
     "reconstruction_error": "Reconstruction error",
     "swap_gap": "Swap gap",
-    "collision_fraction": "Samples that share a code",
+    "collision_fraction": "Samples that share a code with an unrelated one",
     "lower_lipschitz": "Least movement of the code between neighbours, median",
     "lower_lipschitz_low": "Least movement of the code between neighbours, lowest 5 %",
     "folded_fraction": "Samples that the encoder folds on a neighbour",

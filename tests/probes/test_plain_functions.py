@@ -132,19 +132,6 @@ def test_usage_of_a_folding_decoder_against_quadrature() -> None:
     np.testing.assert_allclose(usage, [1.0, 1 / 3], atol=0.04)
 
 
-def test_collisions() -> None:
-    # Ten pairs of far-apart inputs share a code each; the other samples have their own.
-    x = np.arange(60.0)[:, None] * 10
-    mean = np.arange(60.0)[:, None] * 100
-    mean[40:50] = mean[:10]
-    share = ck.probes.collisions(mean, np.ones_like(mean), x)
-    assert share.value == 20 / 60
-    assert ck.probes.collisions(np.arange(60.0)[:, None] * 100, np.ones_like(mean), x).value == 0
-    twins = np.concatenate([x, x])  # equal inputs may share a code
-    codes = np.concatenate([np.arange(60.0)[:, None] * 100] * 2)
-    assert ck.probes.collisions(codes, np.ones_like(codes), twins).value == 0
-
-
 def test_overlap_against_quadrature() -> None:
     from collapsekit.posteriors import DiagonalGaussian
     from collapsekit.probes.collisions import _overlap

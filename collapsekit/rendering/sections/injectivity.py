@@ -25,6 +25,7 @@ from collapsekit.rendering.blocks import (
 )
 from collapsekit.rendering.facts import Facts, Floats
 from collapsekit.rendering.rasters import as_pictures, strip_uri, value_range
+from collapsekit.rendering.sections import local_injectivity
 from collapsekit.rendering.ticks import rank_ticks, thinned
 from collapsekit.rendering.wording import counted, figure, percent, sentences, some_of, tick, tie
 
@@ -38,14 +39,16 @@ DOTS_UP_TO = 256
 def build(facts: Facts) -> Section | None:
     """The section, where collisions or round trips were measured."""
     collisions, trips = _collisions(facts), _round_trip(facts)
-    if not collisions and not trips:
+    nearby = local_injectivity.encoder_blocks(facts)
+    directions = local_injectivity.decoder_blocks(facts)
+    if not collisions and not trips and not nearby and not directions:
         return None
     return Section(
         id="injectivity",
         nav="Injectivity",
         question="Do different inputs get different codes, and can a code be read back?",
         headline=tie(_headline(facts)),
-        blocks=(*collisions, *trips),
+        blocks=(*collisions, *nearby, *trips, *directions),
     )
 
 
@@ -91,7 +94,7 @@ def _collisions(facts: Facts) -> list[Block]:
     noun = facts.nouns(2)
     text = (
         f"A collision is a pair of {noun} whose posteriors overlap by at least {tick(overlap)} "
-        f"although the {noun} differ by more than neighbouring {noun} usually do."
+        f"although the {noun} are no more alike than two picked at random."
     )
     if share is not None:
         ends = wording.interval(share)
@@ -100,7 +103,7 @@ def _collisions(facts: Facts) -> list[Block]:
             text += f" None was found{bracket}."
         else:
             text += f" {wording.quantity(share)} of the {noun} are in one{bracket}."
-    blocks: list[Block] = [Paragraph(tie(text))]
+    blocks: list[Block] = [Paragraph(tie(text)), *local_injectivity.by_compared(facts)]
     if table is None:
         return blocks
     records = table.head(64).to_dict("records")

@@ -125,8 +125,8 @@ def definitions(facts: Facts) -> list[Definition]:
             Definition(
                 "Collision",
                 f"Two samples whose posteriors overlap (Bhattacharyya) by at least "
-                f"{tick(facts.overlap_bar)} while the inputs are further apart than the "
-                "median nearest neighbours of the data.",
+                f"{tick(facts.overlap_bar)} while the inputs are no more alike than two "
+                "picked at random.",
             )
         )
     if d("round_trip_r2") is not None or d("round_trip_r2_prior") is not None:
