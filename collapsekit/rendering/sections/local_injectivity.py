@@ -36,9 +36,10 @@ def by_compared(facts: Facts) -> list[Block]:
     table = facts.table("collision_by_compared", "compared", "share", "low", "high")
     if table is None or len(table) < 2:
         return []
+    cells = table[["compared", "share", "low", "high"]].to_numpy(dtype=np.float64)
     rows = [
-        (f"{int(row.compared):,}", percent(row.share), f"{percent(row.low)} to {percent(row.high)}")
-        for row in table.itertuples()
+        (f"{compared:,.0f}", percent(share), f"{percent(low)} to {percent(high)}")
+        for compared, share, low, high in cells
     ]
     return [
         Fold(
