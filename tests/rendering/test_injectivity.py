@@ -35,6 +35,8 @@ def test_every_part_is_there_with_its_data(linear: Audit) -> None:
     folds = [b.summary for b in blocks if isinstance(b, Fold)]
     assert "Data: share in a collision by samples compared" in folds
     assert "Data: the decoder's directions" in folds
+    (data,) = [b for b in blocks if isinstance(b, Fold) and "decoder's" in b.summary]
+    assert [len(table.rows) for table in data.blocks if isinstance(table, Table)] == [5, 4]
 
 
 def test_captions_state_the_result(linear: Audit) -> None:

@@ -58,11 +58,11 @@ def _headline(facts: Facts) -> str:
     first = ""
     if share is not None:
         if share.value == 0:
-            first = f"No two different {noun} share a code"
+            first = f"No two unrelated {noun} share a code"
         elif share.value >= 0.995:
-            first = f"Nearly every {facts.noun} shares its code with a different one"
+            first = f"Nearly every {facts.noun} shares its code with an unrelated one"
         else:
-            first = f"{percent(share.value)} of the {noun} share a code with a different one"
+            first = f"{percent(share.value)} of the {noun} share a code with an unrelated one"
     if kept is None:
         return f"{first or 'Codes were compared'}."
     n, total = kept

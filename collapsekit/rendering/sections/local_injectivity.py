@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collapsekit.rendering.canvas import Canvas
 
 SHOWN = 256
+LISTED = 64
 FLOOR = 1e-4  # of the largest singular value: below it a direction is drawn at the floor
 
 
@@ -82,6 +83,8 @@ def encoder_blocks(facts: Facts) -> list[Block]:
         parts.append(
             f"{percent(share.value)} of the {facts.nouns(2)} are folded on a neighbour: the code "
             "hardly moves on the way."
+            if share.value
+            else f"No {facts.noun} is folded on a neighbour."
         )
     return [
         Subheading("Encoder, nearby: does the code move between neighbouring inputs"),
@@ -109,7 +112,7 @@ def decoder_blocks(facts: Facts) -> list[Block]:
     spectrum = _spectrum(facts, numbers.get("decoder_rank"))
     if spectrum is not None:
         blocks.append(spectrum)
-    blocks.append(Fold("Data: the decoder's directions", (_data(facts, numbers),)))
+    blocks.append(Fold("Data: the decoder's directions", (_data(facts, numbers), *_values(facts))))
     told = _folds(facts, numbers)
     if told:
         blocks.append(Note(told))
@@ -137,6 +140,25 @@ def _table(caption: str, numbers: dict[str, Number], note: str = "") -> Table:
 
 def _data(facts: Facts, numbers: dict[str, Number]) -> Table:
     return _table("Decoder's directions and folds", numbers, _method(facts))
+
+
+def _values(facts: Facts) -> list[Table]:
+    """The figure's own data."""
+    table = facts.table("decoder_spectrum", "direction", "low", "median", "high")
+    if table is None:
+        return []
+    cells = table[["direction", "low", "median", "high"]].to_numpy(dtype=np.float64)
+    rows = [(f"{at:,.0f}", *(figure(value) for value in values)) for at, *values in cells[:LISTED]]
+    names = ("Direction", "5 % quantile", "Median", "95 % quantile")
+    return [
+        Table(
+            "Singular values of the decoder's Jacobian",
+            tuple(Column(name) for name in names),
+            rows,
+            note=wording.showing(len(rows), len(cells), "direction"),
+            tight=True,
+        )
+    ]
 
 
 def _method(facts: Facts) -> str:

@@ -300,7 +300,7 @@ def _information(facts: Facts) -> Tile:
 
 def _collisions(facts: Facts) -> Tile:
     noun = facts.nouns(2)
-    label = f"Encoder: {noun} that share a code with a different {facts.noun}"
+    label = f"Encoder: {noun} that share a code with an unrelated one"
     return _tile(facts, ("collision_fraction",), label, "injectivity", probe="collisions")
 
 
