@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collapsekit.errors import Unavailable
+from collapsekit.errors import InputError
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import quantile_number, share_number
 from collapsekit.noise import Noise
@@ -195,7 +195,7 @@ def decoder_jacobian(decode: Callable[[Any], Any], z: Any) -> Array:
 
     points = torch.as_tensor(np.asarray(z, dtype=np.float64))
     if points.ndim != 2 or not len(points):
-        raise Unavailable("codes are rows", got=str(tuple(points.shape)), expected="(N, D), N > 0")
+        raise InputError("codes are rows", got=str(tuple(points.shape)), expected="(N, D), N > 0")
     # Codes are given, not drawn: a width of nothing makes each draw its own mean.
     spread = points.std(dim=0, correction=0)
     unit = torch.where(spread > 0, spread, 1.0)
