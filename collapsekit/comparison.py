@@ -33,6 +33,8 @@ _UP = frozenset(
         "active_fraction",
         "effective_rank",
         "used_dimensions",
+        "decoder_rank",
+        "decoder_full_rank_fraction",
         "informative_fraction",
         "mutual_information",
         "reidentification",
@@ -50,6 +52,9 @@ _DOWN = frozenset(
         "dimensionwise_kl",
         "reconstruction_error",
         "collision_fraction",
+        "folded_fraction",
+        "fold_fraction",
+        "fold_fraction_prior",
         "lr_residual",
     }
 )
