@@ -26,8 +26,16 @@ from collapsekit.probes import REGISTERED
 from collapsekit.results import Audit
 from collapsekit.samples import as_samples
 
-#: Measures that compare samples with each other; their cost is k^2, not N.
-PAIRWISE = {"mutual_information", "information_budget", "collisions"}
+#: Measures that compare samples with each other, or differentiate at a few codes: their cost is k^2
+#: or fixed, not N.
+PAIRWISE = {
+    "mutual_information",
+    "information_budget",
+    "collisions",
+    "lower_lipschitz",
+    "encoder_rank",
+    "decoder_jacobian",
+}
 BATCH = 512
 
 

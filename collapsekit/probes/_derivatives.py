@@ -48,6 +48,7 @@ class Slopes:
         """Outputs in data space, flat: [B, P], with their derivatives where they have any."""
         door = self.obs.door
         answer = door.decode_attached(z, self.obs.context)
+        door.passes[f"{self.obs.source}: decode"] += len(z)
         if not isinstance(answer, Tensor | torch.distributions.Distribution):
             answer = door.decode(z, self.obs.context, self.obs.source)
         return door.mean(answer).flatten(1)
