@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from collapsekit.door import as_tensor
 from collapsekit.observation import Observation
 
 #: Step of central differences in widths of the code: the cube root of single precision. A decoder
@@ -50,7 +51,7 @@ class Slopes:
         answer = door.decode_attached(z, self.obs.context)
         door.passes[f"{self.obs.source}: decode"] += len(z)
         if not isinstance(answer, Tensor | torch.distributions.Distribution):
-            answer = door.decode(z, self.obs.context, self.obs.source)
+            answer = as_tensor(answer)  # decoded before, and found in order, for the reconstruction
         return door.mean(answer).flatten(1)
 
     @cached_property
