@@ -83,6 +83,11 @@ def digits(folder: Path) -> Data:
     return _refit(train, test, "one fixed shuffle; ")
 
 
+def official_test(folder: Path, stem: str, openml: str) -> Part:
+    """All 10,000 official test images: none of them trains or validates anything."""
+    return _part(*_arrays(folder, stem, openml)[1])
+
+
 def _official(folder: Path, stem: str, openml: str, count: int, pool: int = 1) -> Data:
     """First `count` official training images; the next 2,000; the last 2,000 official test ones."""
     train, test = _arrays(folder, stem, openml)

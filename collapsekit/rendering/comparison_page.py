@@ -19,6 +19,5 @@ def render(comparison: Comparison) -> str:
         title=f"{names} · collapsekit comparison",
         pairs=comparison_pairs([run.facts for run in compared.runs]),
         severity=None,
-        footer="collapsekit. One file, no script, no request. Intervals are 95 % unless they say "
-        "otherwise.",
+        footer="collapsekit. One file, no request. Intervals are 95 % unless they say otherwise.",
     )

@@ -67,6 +67,7 @@ def paper(drawing: Drawing, *, width: int = WIDE, palette: Palette = LIGHT) -> F
     with style(palette):
         canvas = Canvas(width, height, palette)
         drawing.paint(canvas)
+        canvas.finish()
         for raster in canvas.rasters:
             axes = canvas.figure.add_axes(
                 (
@@ -141,6 +142,7 @@ class Sheet:
     def _one(self, drawing: Drawing, width: int, height: int, suffix: str) -> Markup:
         canvas = Canvas(width, height, PAGE)
         drawing.paint(canvas)
+        canvas.finish()
         buffer = io.StringIO()
         canvas.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         root = ElementTree.fromstring(buffer.getvalue())

@@ -1,6 +1,17 @@
-"""The report: one self-contained page. No script, no request, nothing but the audit."""
+"""The report: one self-contained page. No request, nothing but the audit.
+
+Its one script sorts, filters and copies what is already there; the policy allows that script alone,
+by its hash.
+"""
 
 from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+
+from markupsafe import Markup
 
 from collapsekit.rendering import wording
 from collapsekit.rendering.blocks import Section
@@ -13,11 +24,21 @@ from collapsekit.rendering.sections import build_all
 from collapsekit.rendering.theme import FONT_STACK, PAGE, style_variables
 from collapsekit.results import Audit
 
-#: Nothing may load, nothing may run. Pictures and downloads live inside the page.
+#: Nothing may load, nothing may run but one script, known by its hash. Pictures and downloads live
+#: inside the page.
 POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'"
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{}'; "
+    "base-uri 'none'; form-action 'none'"
 )
+
+
+@cache
+def script() -> tuple[str, str]:
+    """The page's script and the hash by which the policy knows it."""
+    source = resources.files("collapsekit.rendering") / "templates" / "enhance.js"
+    text = source.read_text(encoding="utf-8").strip()
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return text, f"sha256-{digest}"
 
 
 def render(audit: Audit) -> str:
@@ -43,6 +64,7 @@ def compose(
     footer: str,
 ) -> str:
     """Sections as a page; the first section is its head, with the largest heading."""
+    text, known = script()
     found = [drawing for section in sections for drawing in drawings(section.blocks)]
     with style(PAGE):
         sheet = Sheet()
@@ -52,7 +74,8 @@ def compose(
         .get_template("page.html")
         .render(
             title=title,
-            policy=POLICY,
+            policy=POLICY.format(known),
+            script=Markup(text),
             variables=style_variables(),
             fonts=FONT_STACK,
             figure_css=sheet.css,
@@ -73,6 +96,6 @@ def _footer(facts: Facts) -> str:
     own = versions.get("collapsekit", "") if isinstance(versions, dict) else ""
     name = f"collapsekit {wording.clean(own, 24)}".strip()
     return (
-        f"{name}. One file, no script, no request. Intervals are 95 % unless they say otherwise; "
+        f"{name}. One file, no request. Intervals are 95 % unless they say otherwise; "
         "thresholds are the settings of the probes and are printed beside every verdict."
     )

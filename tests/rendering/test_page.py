@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from collapsekit.comparison import compare
 from collapsekit.rendering import page
 from collapsekit.rendering.canvas import Canvas
 from collapsekit.rendering.facts import Facts
@@ -60,7 +61,6 @@ def test_every_audit_gives_a_whole_page(name: str) -> None:
     found = check(text)
     assert "http:" not in text
     assert "https:" not in text
-    assert "script" not in found.tags
     headings = [*found.texts.get("h1", []), *found.texts.get("h2", [])]
     assert all(heading.strip() for heading in headings)
     assert len(text) < 500_000
@@ -170,7 +170,7 @@ def test_figures_come_twice_and_have_titles() -> None:
 def test_hostile_strings_never_reach_the_page_raw() -> None:
     text = page.render(audits.hostile(audits.made_up("local"), NASTY))
     found = check(text)
-    assert "script" not in found.tags
+    assert NASTY not in found.texts["script"][0]
     assert NASTY not in text
     assert "<img src=x" not in text
     assert "{{ 7*7 }}" in text  # shown as it is: a name is never a template
@@ -199,9 +199,52 @@ def test_a_name_of_a_megabyte_is_cut() -> None:
     assert len(text) < 400_000
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=40))
-def test_any_string_anywhere_leaves_the_page_whole(text: str) -> None:
+#: What ends or begins a string, an attribute, an element, a style, a script or a comment, or means
+#: something to Jinja, CSS, matplotlib or a spreadsheet.
+FRAGMENTS = (
+    *(
+        "<",
+        ">",
+        '"',
+        "'",
+        "&",
+        "`",
+        "=",
+        "/>",
+        "\\",
+        "\n",
+        "\t",
+        "\r\n",
+        "\x00",
+        "\u2028",
+        "\ufeff",
+    ),
+    *("</script>", "</style>", "</title>", "</svg>", "</pre>", "</details>", "<!--", "-->", "]]>"),
+    *("<script>", "<img src=x onerror=alert(1)>", "<svg onload=alert(1)>", "<iframe src=//x.y>"),
+    *('" onmouseover="alert(1)', "' autofocus onfocus='alert(1)", "javascript:alert(1)", "data:,"),
+    *("{{ 7*7 }}", "{% raw %}", "{#", "&lt;script&gt;", "&#60;", "url(//x.y)", "}*{color:red}"),
+    *("$x^2$", "%s", "=cmd|' /c calc'!A1", "../../etc/passwd", "\u202e", "\U0001f600", "א", "é"),
+)
+hostile = st.one_of(
+    st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=6).map("".join),
+    st.text(alphabet=st.characters(exclude_categories=("Cs",)), max_size=40),
+)
+fuzzed = settings(
+    max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
+
+
+@fuzzed
+@given(hostile, hostile)
+def test_any_names_of_a_comparison_leave_it_whole(one: str, other: str) -> None:
+    audit = audits.hostile(audits.made_up("local", n=20, d=3, pictures="none"), one)
+    names = {one: audit, f"{other} ": audit}
+    check(compare(names if len(names) == 2 else {"a": audit, "b": audit}).to_html())
+
+
+@fuzzed
+@given(hostile)
+def test_any_string_anywhere_anywhere_leaves_the_page_whole(text: str) -> None:
     audit = audits.made_up("local", n=30, d=4, pictures="none")
     check(page.render(audits.hostile(audit, text)))
 
@@ -250,9 +293,12 @@ def test_a_long_table_says_what_it_shows() -> None:
 def test_ten_thousand_samples_with_pictures_stay_small(pictures: str) -> None:
     audit = audits.made_up(n=10_000, pictures=pictures, side=28 if pictures == "grey" else 64)
     page.render(audit)  # imports and fonts are not what is timed
-    begun = time.process_time()
-    text = page.render(audit)
-    assert time.process_time() - begun < 2.0  # measured: 0.5 s; generous for a busy machine
+    took = []
+    for _ in range(2):
+        begun = time.process_time()
+        text = page.render(audit)
+        took.append(time.process_time() - begun)
+    assert min(took) < 1.0 * _slowness()
     assert len(text.encode()) < 300_000
 
 
@@ -263,11 +309,22 @@ def test_a_million_samples_and_a_latent_image_stay_under_the_cap() -> None:
     audit = _repeated(audit, 1_000_000)
     begun = time.process_time()
     text = page.render(audit)
-    assert time.process_time() - begun < 8.0  # measured: 1.6 s
+    assert time.process_time() - begun < 4.0 * _slowness()
     assert len(text.encode()) < 1_500_000
     check(text)
     assert "Showing 256 of 16,384 dimensions" in text
     assert "of 1,000,000 images" in text
+
+
+def _slowness() -> float:
+    """How much slower than an ordinary core this machine is at the moment; at least 1."""
+    took = []
+    for _ in range(3):
+        begun, total = time.process_time(), 0
+        for k in range(1_000_000):
+            total += k
+        took.append(time.process_time() - begun)
+    return max(1.0, min(took) / 0.08)
 
 
 def _repeated(audit: Audit, n: int) -> Audit:

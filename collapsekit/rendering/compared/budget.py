@@ -8,7 +8,7 @@ from collapsekit.rendering.blocks import Drawing, Figure, KeyItem, Paragraph, Se
 from collapsekit.rendering.compared.runs import Compared, Named
 from collapsekit.rendering.sections.information import Budget, read
 from collapsekit.rendering.ticks import round_ticks
-from collapsekit.rendering.wording import figure, listing, percent, sentences, tie
+from collapsekit.rendering.wording import figure, listing, percent, tie
 
 if TYPE_CHECKING:
     from collapsekit.rendering.canvas import Canvas
@@ -113,6 +113,12 @@ def _figure(budgets: list[tuple[Named, Budget]]) -> Figure:
             height,
             height,
         ),
-        caption=sentences("Brackets: the information lies between their ends."),
+        result=f"Information in nats: {listing([_between(run, b) for run, b in budgets])}.",
+        caption="Brackets: the information lies between their ends.",
         key=tuple(key),
     )
+
+
+def _between(run: Named, budget: Budget) -> str:
+    low, high = (figure(end, significant=2) for end in (budget.low, budget.high))
+    return f"{run.name} {low}" if low == high else f"{run.name} {low} to {high}"

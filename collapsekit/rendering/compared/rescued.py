@@ -234,8 +234,14 @@ def _figure(compared: Compared, score: _Score) -> Figure:
             340,
             602,
         ),
+        result=_result(difference, compared.first.facts.nouns(2), score.name),
         caption=caption,
     )
+
+
+def _result(difference: Floats, many: str, score: str) -> str:
+    low, high = (figure(float(q), significant=2) for q in np.quantile(difference, [0.05, 0.95]))
+    return f"For nine in ten {many} the {score} changes by {low} to {high}."
 
 
 def _density(x: Floats, y: Floats, low: float, high: float) -> npt.NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from collapsekit.rendering.compared.runs import Compared, Named
 from collapsekit.rendering.facts import Floats
 from collapsekit.rendering.sections.injectivity import survivors
 from collapsekit.rendering.ticks import rank_ticks, thinned
-from collapsekit.rendering.wording import listing, tick, tie
+from collapsekit.rendering.wording import listing, percent, tick, tie
 
 if TYPE_CHECKING:
     from collapsekit.rendering.canvas import Canvas
@@ -76,6 +76,14 @@ def _figure(compared: Compared, found: list[tuple[Named, Floats]], *, noisy: boo
             260,
             260,
         ),
+        result="Of a median dimension’s code, "
+        + listing(
+            [
+                f"{percent(max(float(np.median(values)), 0.0))} survives for {run.name}"
+                for run, values in found
+            ]
+        )
+        + ".",
         caption=(
             f"R² per dimension, {after}; sorted within a run. Dashed: {tick(bar)}, from which a "
             "dimension counts as read back. Negative values drawn at 0."

@@ -87,12 +87,21 @@ def _kl_figure(compared: Compared, runs: list[Named], ranked: dict[str, Floats])
             280,
             280,
         ),
+        result=_halfway(runs, ranked),
         caption=(
             "Dimensions are permuted between trainings, so the curves are matched by rank, never "
             "by index."
         ),
         key=compared.key,
     )
+
+
+def _halfway(runs: list[Named], ranked: dict[str, Floats]) -> str:
+    told = [
+        f"{figure(float(np.median(ranked[run.key])), significant=2)} nats for {run.name}"
+        for run in runs
+    ]
+    return f"The median dimension carries {listing(told)}."
 
 
 def _curve_figure(compared: Compared, curves: list[tuple[Named, Curve]]) -> Figure:

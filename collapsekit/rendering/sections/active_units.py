@@ -21,7 +21,7 @@ from collapsekit.rendering.blocks import (
 )
 from collapsekit.rendering.facts import Facts, Floats
 from collapsekit.rendering.ticks import whole_ticks
-from collapsekit.rendering.wording import figure, plural, sentences, tick, tie
+from collapsekit.rendering.wording import figure, listing, plural, sentences, tick, tie
 
 if TYPE_CHECKING:
     from collapsekit.rendering.canvas import Canvas
@@ -38,8 +38,19 @@ class Curve:
 
     def at(self, threshold: float) -> float:
         """Count at a threshold: of the largest tabulated one that is not above it."""
+        return float(self.count[self._place(threshold)])
+
+    def between(self, threshold: float) -> tuple[float, float] | None:
+        """The count's interval there, where the audit has one."""
+        if self.low is None or self.high is None:
+            return None
+        place = self._place(threshold)
+        ends = float(self.low[place]), float(self.high[place])
+        return ends if all(map(math.isfinite, ends)) else None
+
+    def _place(self, threshold: float) -> int:
         place = int(np.searchsorted(self.threshold, threshold * (1 + 1e-9), side="right")) - 1
-        return float(self.count[max(place, 0)])
+        return max(place, 0)
 
 
 def build(facts: Facts) -> Section | None:
@@ -218,8 +229,22 @@ def _figure(facts: Facts, curve: Curve) -> Figure:
         Drawing(
             "active-units", f"Active units by threshold. {headline(facts, curve)}", paint, 300, 300
         ),
+        result=_result(facts, curve),
         caption=caption,
     )
+
+
+def _result(facts: Facts, curve: Curve) -> str:
+    bar = facts.active_bar
+    told = []
+    for threshold in (bar / 10, bar, bar * 10):
+        count = figure(curve.at(threshold))
+        ends = curve.between(threshold)
+        told.append(
+            f"{count}{' are active' if not told else ''} above {tick(threshold)}"
+            + (f" ({figure(ends[0])} to {figure(ends[1])})" if ends else "")
+        )
+    return f"Of {facts.d:,} {plural(facts.d, 'unit')}, {listing(told)}."
 
 
 def _unit_ticks(d: int) -> list[float]:

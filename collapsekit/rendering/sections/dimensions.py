@@ -204,11 +204,10 @@ def _figure(facts: Facts, kl: Floats) -> Figure:
                 colour="muted",
             )
         ticks = rank_ticks(size, 4 if canvas.narrow else 5)
-        canvas.ticks(axes, "x", ticks)
+        canvas.ticks(axes, "x", ticks, [""] * len(ticks) if lower else None)
         if not lower:
             canvas.label_x(axes, "dimension, by falling KL")
             return
-        axes.xaxis.set_ticklabels([])
         canvas.heading("Running share of the rate", top=canvas.height - lower - 2)
         share_axes = canvas.axes(left, canvas.height - lower + 10, right, 44)
         share_axes.set_xlim(1 - pad, size + pad)
@@ -290,8 +289,22 @@ def _figure(facts: Facts, kl: Floats) -> Figure:
             380 if size >= 3 else 240,
             400 if size >= 3 else 240,
         ),
+        result=_result(facts, kl),
         caption=caption.strip(),
         key=key,
+    )
+
+
+def _result(facts: Facts, kl: Floats) -> str:
+    known = np.flatnonzero(np.isfinite(kl))
+    if len(known) < 2:
+        return ""
+    strongest = int(known[kl[known].argmax()])
+    ends = [figure(float(v), significant=2) for v in (kl[strongest], np.median(kl[known]))]
+    weakest = figure(float(kl[known].min()), significant=2)
+    return (
+        f"Dimension {strongest:,} carries most, {ends[0]} nats; the median dimension carries "
+        f"{ends[1]}, the weakest {weakest}."
     )
 
 

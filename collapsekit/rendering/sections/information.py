@@ -176,10 +176,9 @@ def figure_of(facts: Facts, budget: Budget) -> Figure:
         unsure = (low, high)
 
     def paint(canvas: Canvas) -> None:
-        axes = canvas.axes(4, 4, 22, 84, grid="none")
+        axes = canvas.axes(4, 4, 22, 84, grid="none", drop=32)
         axes.set_xlim(0, budget.rate * 1.02)
         axes.set_ylim(0, 1)
-        axes.spines["bottom"].set_position(("outward", 32))
         for left, right, colour in spans:
             if right > left:
                 axes.axvspan(left, right, color=getattr(canvas.colour, colour), linewidth=0)
@@ -214,8 +213,17 @@ def figure_of(facts: Facts, budget: Budget) -> Figure:
             128,
             128,
         ),
+        result=_result(budget),
         key=tuple(key),
     )
+
+
+def _result(budget: Budget) -> str:
+    low, high = (figure(end, significant=3) for end in (budget.low, min(budget.high, budget.rate)))
+    least = "" if budget.resolved else "; its true value may lie anywhere between"
+    if low == high:
+        return f"{low} of {figure(budget.rate)} nats are information about the input."
+    return f"Between {low} and {high} of {figure(budget.rate)} nats are information{least}."
 
 
 def _short(nats: float) -> str:

@@ -217,11 +217,15 @@ def _figure(facts: Facts, chosen: _Map, result: str) -> Figure:
         ticks = rank_ticks(rows, 5)
         canvas.ticks(axes, "y", ticks, [f"{chosen.ranks[int(t) - 1]:,}" for t in ticks])
         middle = [(start + end) / 2 for start, end in spans]
-        canvas.ticks(axes, "x", middle if named else [], names if named else [])
-        axes.tick_params(axis="x", length=0)
-        if upright(canvas.width):
-            axes.tick_params(axis="x", labelrotation=90)
-        elif not named:
+        canvas.ticks(
+            axes,
+            "x",
+            middle if named else [],
+            names if named else [],
+            marks=False,
+            upright=upright(canvas.width),
+        )
+        if not named:
             canvas.label_x(axes, "samples, strongest to weakest")
 
     noun = facts.nouns(2)

@@ -143,6 +143,10 @@ def _figure(
             26 + 420 + 46,
             26 + 292 + 46,
         ),
+        result=(
+            f"{percent(float((np.hypot(points[:, 0], points[:, 1]) < 2).mean()))} of the codes lie "
+            f"in the circle that holds {percent(INSIDE, 0)} of the prior’s draws."
+        ),
         caption=caption.strip(),
         key=tuple(key),
     )

@@ -232,8 +232,22 @@ def _figure(facts: Facts, writes: Floats, usage: Floats, roles: list[str] | None
             360,
             360,
         ),
+        result=_result(writes, usage, x_bar),
         caption=caption,
         key=key,
+    )
+
+
+def _result(writes: Floats, usage: Floats, active: float) -> str:
+    known = np.isfinite(usage)
+    if not known.any() or float(np.nanmax(usage)) <= 0:
+        return "Nothing that is written moves the output."
+    first = int(np.nanargmax(usage))
+    written = int((writes[known] > active).sum())
+    return (
+        f"{wording.some_of(written, int(known.sum()), 'dimension')} "
+        f"{verb(written, 'is', 'are')} written above {tick(active)}; dimension {first:,} moves "
+        f"the output most, by {percent(float(usage[first]))} of its movement."
     )
 
 

@@ -347,6 +347,8 @@ def _tile(
     if judged is not None:
         told = passing or wording.passes(judged.threshold, judged.relation, number.unit)
         lines.append(told)
+        if judged.severity is Severity.OK and not _met(number.value, judged):
+            lines.append("the interval reaches that: not surely missed")
     if extra:
         lines.append(extra)
     return Tile(
@@ -358,6 +360,17 @@ def _tile(
         severity=judged.severity if judged is not None else None,
         strip=_strip(number, judged, top),
     )
+
+
+def _met(value: float, judged: Judged) -> bool:
+    """Whether the value itself, its interval aside, is on the passing side."""
+    met = {
+        "<": value < judged.threshold,
+        "<=": value <= judged.threshold,
+        ">": value > judged.threshold,
+        ">=": value >= judged.threshold,
+    }
+    return met.get(judged.relation, True)
 
 
 def _interval_name(number: Number) -> str:
