@@ -7,9 +7,10 @@ PYTEST ?= -n 2
 ECO ?= $(VENV)/ecosystem
 BENCH ?= --quick
 DOCS := .venv-docs
+AXE := build/npm/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-ecosystem lint format bench docs clean distclean
+.PHONY: help demo test test-ecosystem lint format bench docs axe reports clean distclean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +70,18 @@ $(DOCS)/.installed: pyproject.toml constraints.txt
 docs: $(DOCS)/.installed  ## the documentation as pages in build/site; a dead link fails
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo "build/site/index.html"
+
+# The tests that look at pages run it where it is, and skip where it is not.
+axe: $(AXE)  ## axe-core from npm, for the accessibility tests
+
+$(AXE):
+	mkdir -p build/npm
+	npm install --silent --no-audit --no-fund --no-save --prefix build/npm axe-core@4
+
+# Trains five models; the .npz files of DATA, else OpenML (Omniglot needs its file).
+reports: $(STAMP)  ## the finished reports of reports/ again (about 4 minutes of CPU; DATA=folder)
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) OMP_NUM_THREADS=1 \
+		$(BIN)/python reports/make.py $(if $(DATA),--data $(DATA))
 
 clean:  ## remove what can be made again, except .venv
 	rm -rf build dist $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

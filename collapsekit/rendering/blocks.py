@@ -181,11 +181,11 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Download:
-    """A file inside the page."""
+    """A file inside the page; its address stands in single quotes and is made to."""
 
     kind: ClassVar[str] = "download"
     name: str
-    href: str
+    href: Markup
     note: str
 
 

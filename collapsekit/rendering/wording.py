@@ -371,7 +371,9 @@ def field_value(content: object, limit: int = 120) -> str:
     if isinstance(content, float):
         return tick(content) if content == round(content, 6) else figure(content)
     if isinstance(content, dict):
-        parts = (f"{clean(k, 40)} {field_value(v, limit)}" for k, v in content.items())
+        # In the order that a saved audit has too: a page rendered again is the same page.
+        entries = sorted(content.items(), key=lambda entry: str(entry[0]))
+        parts = (f"{clean(k, 40)} {field_value(v, limit)}" for k, v in entries)
         return clean(", ".join(parts), limit)
     if isinstance(content, Iterable) and not isinstance(content, str | bytes):
         return clean(", ".join(field_value(item, limit) for item in content), limit)

@@ -9,6 +9,7 @@ import pytest
 
 from collapsekit.rendering.page import script
 from tests.rendering import browser as browsers
+from tests.rendering.conftest import STRIKE
 
 pytestmark = pytest.mark.skipif(browsers.find() is None, reason="no Chromium on PATH")
 
@@ -129,6 +130,21 @@ def test_tables_and_commands_are_copied(browser: browsers.Browser, pages: dict[s
     assert browser.run(told) == "Copied"
     browser.run("document.querySelector('#remedy .copy').click()")
     assert "LatentReconstruction" in browser.run("window.copied")
+
+
+@pytest.mark.parametrize("name", ["partial", "hostile"])
+def test_the_browser_reads_the_downloads_as_they_were_written(
+    browser: browsers.Browser, pages: dict[str, Path], name: str
+) -> None:
+    browser.open(pages[name])
+    content = browser.run(
+        "(() => { const a = document.querySelector('a[download=\"audit.json\"]');"
+        " return JSON.parse(decodeURIComponent(a.href.slice(a.href.indexOf(',') + 1))); })()"
+    )
+    assert content["schema"].startswith("collapsekit-audit/")
+    assert content["dimensions"]
+    if name == "hostile":
+        assert content["provenance"]["model"] == STRIKE
 
 
 @pytest.mark.parametrize("name", ["hostile", "hostile comparison"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from collapsekit.rendering import data, wording
 from collapsekit.rendering.blocks import (
@@ -165,6 +166,10 @@ def _downloads(facts: Facts) -> list[Block]:
     return blocks
 
 
+#: Characters, beside letters and digits, that mean nothing inside single quotes in a data address.
+_PLAIN = ' "{}[]:,;=()/?@$!*+._-~|^`'
+
+
 def _compact(text: str) -> str:
     """The same JSON without spaces and with six digits: what a page can carry."""
     content = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.6g}"))
@@ -205,5 +210,10 @@ def _inert(cell: object) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
-def _uri(kind: str, text: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(text.encode()).decode()}"
+def _uri(kind: str, text: str) -> Markup:
+    """A file as an address, for an attribute in single quotes: a quarter smaller than base64.
+
+    What could end the attribute, begin markup or be read as an escape is percent-encoded; the
+    double quotes of JSON are not, which is what saves the space.
+    """
+    return Markup(f"data:{kind};charset=utf-8,{quote(text, safe=_PLAIN)}")
