@@ -172,13 +172,18 @@ _PLAIN = ' "{}[]:,;=()/?@$!*+._-~|^`'
 
 def _compact(text: str) -> str:
     """The same JSON without spaces and with six digits: what a page can carry."""
-    content = json.loads(text, parse_float=lambda digits: float(f"{float(digits):.6g}"))
+    content = json.loads(text, parse_float=_six)
     for finding in content["findings"]:
         # The message carries the full count, the audit file a thousand of them.
         finding["samples"] = finding["samples"][:EMBEDDED_SAMPLES]
     return json.dumps(
         _cut(content), sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
     )
+
+
+def _six(digits: str) -> float | int:
+    value = float(f"{float(digits):.6g}")
+    return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
 def _cut(content: Any) -> Any:
