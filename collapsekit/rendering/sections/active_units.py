@@ -236,7 +236,7 @@ def _figure(facts: Facts, curve: Curve) -> Figure:
 
 def _result(facts: Facts, curve: Curve) -> str:
     bar = facts.active_bar
-    told = []
+    told: list[str] = []
     for threshold in (bar / 10, bar, bar * 10):
         count = figure(curve.at(threshold))
         ends = curve.between(threshold)
