@@ -142,6 +142,9 @@ def test_every_fold_is_open_in_print(browser: browsers.Browser, pages: dict[str,
     browser.open(pages["partial"], media="print")
     printed = browser.run(heights)
     assert len(printed) >= 8
+    # Nothing is wider than a sheet of A4: the browser would print the whole page smaller.
+    browser.open(pages["partial"], media="print", width=680)
+    assert browser.run("document.scrollingElement.scrollWidth") <= 680
     assert all(height > 20 for height in printed)
 
 
