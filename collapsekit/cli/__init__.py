@@ -137,8 +137,8 @@ def audit(
         str | None,
         typer.Option(
             metavar="DATA",
-            help=".npy, .npz, FILE.npz:NAME, .parquet, FILE.parquet:COLUMN,COLUMN, .pt, a folder of "
-            "such files, a quoted pattern such as 'DIR/x-*.npy', or a folder of images.",
+            help=".npy, .npz, FILE.npz:NAME, .parquet, FILE.parquet:COLUMN,COLUMN, .pt, a folder "
+            "of such files, a quoted pattern such as 'DIR/x-*.npy', or a folder of images.",
         ),
     ] = None,
     labels: Annotated[
