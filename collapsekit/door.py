@@ -92,6 +92,8 @@ class Door:
         None for N(0, I), or (mean, scale), or a normal distribution.
     likelihood : object
         See `as_likelihood`.
+    beta : float, optional
+        The KL weight of the training.
     """
 
     adapter: Any
@@ -100,7 +102,9 @@ class Door:
     likelihood: Any = None
     latent_shape: tuple[int, ...] = ()
     passes: Counter[str] = field(default_factory=Counter)
+    beta: float | None = None
     _code: Callable[[Tensor], Any] = field(default=lambda z: z)
+    _distributions: bool = False
     prior_row: DiagonalGaussian | None = None
 
     def __post_init__(self) -> None:
@@ -237,6 +241,7 @@ class Door:
             return self._decode_halves(z, context, stream)
         self.passes[f"{stream}: decode"] += len(z)
         if isinstance(output, torch.distributions.Distribution):
+            self._distributions = True
             return output
         if isinstance(output, tuple | list | dict):
             raise ModelError(
@@ -309,8 +314,13 @@ class Door:
 
     @property
     def scores(self) -> bool:
-        """Whether a likelihood was declared: errors are then in nats, else squared errors."""
-        return offers(self.adapter, "log_likelihood") or self.likelihood is not None
+        """Whether errors are in nats, else squared errors.
+
+        They are where a likelihood was declared, or the decoder returns distributions, which is
+        known after the first decode.
+        """
+        declared = offers(self.adapter, "log_likelihood") or self.likelihood is not None
+        return declared or self._distributions
 
     @property
     def error_unit(self) -> str:
@@ -350,6 +360,12 @@ class Door:
         told: Tensor = found(output, other)
         return told
 
+    @property
+    def pairs_up(self) -> bool:
+        """Whether `pairwise` can score every input under every output."""
+        sees = offers(self.adapter, "log_likelihood") or self.conditional
+        return not sees and hasattr(self.likelihood, "pairwise")
+
     def pairwise(self, outputs: Tensor, x: Inputs) -> Tensor:
         """ln p(x_i | z_k) of every input under every output, nats: float64 [B, K].
 
@@ -363,18 +379,10 @@ class Door:
             raise Unavailable(
                 "no likelihood that scores every input under every output",
                 got="none declared" if self.likelihood is None else type(self.likelihood).__name__,
-                expected="gaussian or bernoulli",
+                expected="gaussian, bernoulli or categorical",
                 remedy="declare likelihood=...",
             )
-        target = self.target(x).to(outputs.device)
-        if target.shape[1:] != outputs.shape[1:]:
-            raise ModelError(
-                "the decoder's output does not have the data's shape",
-                got=f"output {tuple(outputs.shape[1:])}",
-                expected=f"{tuple(target.shape[1:])}, as the data",
-                remedy="reshape in decode, or give data in the shape that decode returns",
-            )
-        scores: Tensor = found(outputs, target)
+        scores: Tensor = found(outputs, self.target(x).to(outputs.device))
         return scores
 
     def mean(self, output: Any) -> Tensor:

@@ -64,6 +64,7 @@ class Gaussian:
 
     def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
+        _same_shape(outputs[:1], x[:1])
         outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
         # Centring keeps the three terms of |x - o|^2 from cancelling.
         centre = outputs.mean(dim=0)
@@ -124,6 +125,7 @@ class Bernoulli:
 
     def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
+        _same_shape(outputs[:1], x[:1])
         outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
         if self.logits:
             no, gap = torch.nn.functional.logsigmoid(-outputs), outputs
@@ -147,17 +149,23 @@ class Categorical:
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         """Log-softmax at the observed class, summed over positions."""
-        if output.ndim != x.ndim + 1 or output.shape[2:] != x.shape[1:]:
-            raise ModelError(
-                "the decoder's output does not fit a categorical likelihood",
-                got=f"output {tuple(output.shape)} for data {tuple(x.shape)}",
-                expected="logits [B, classes, ...] for integer data [B, ...]",
-                remedy="move the class axis to position 1",
-            )
+        _fits_classes(output, x)
         terms = torch.nn.functional.cross_entropy(
             output.to(torch.float64), x.long(), reduction="none"
         )
         return -terms.reshape(len(x), -1).sum(dim=1)
+
+    def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
+        """Log-likelihood of each x [B, ...] under each of K outputs, a matrix product a class."""
+        _fits_classes(outputs[:1], x[:1])
+        log_p = torch.log_softmax(outputs.to(torch.float64), dim=1).flatten(2)  # [K, C, P]
+        x = x.flatten(1)
+        scores = torch.zeros(len(x), len(log_p), dtype=torch.float64, device=outputs.device)
+        for label in range(log_p.shape[1]):
+            here = (x == label).to(torch.float64)
+            if bool(here.any()):
+                scores += here @ log_p[:, label].T
+        return scores
 
     def mean(self, output: Tensor) -> Tensor:
         """The most probable class: the only value of a category that can be an input again."""
@@ -252,6 +260,16 @@ def _same_shape(output: Tensor, x: Tensor) -> None:
             got=f"output {tuple(output.shape)}",
             expected=f"{tuple(x.shape)}, as the data",
             remedy="reshape in decode, or give data in the shape that decode returns",
+        )
+
+
+def _fits_classes(output: Tensor, x: Tensor) -> None:
+    if output.ndim != x.ndim + 1 or output.shape[2:] != x.shape[1:]:
+        raise ModelError(
+            "the decoder's output does not fit a categorical likelihood",
+            got=f"output {tuple(output.shape)} for data {tuple(x.shape)}",
+            expected="logits [B, classes, ...] for integer data [B, ...]",
+            remedy="move the class axis to position 1",
         )
 
 

@@ -6,7 +6,7 @@ Probes read products; none declares what it needs. A product that the model cann
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,12 +16,14 @@ from torch import Tensor
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.noise import Noise
-from collapsekit.population import KeyedSubset, Population
+from collapsekit.population import TILE, KeyedSubset, Population
 from collapsekit.posteriors import DiagonalGaussian
-from collapsekit.samples import Inputs, map_tensors
+from collapsekit.samples import Inputs, map_tensors, take_rows
+from collapsekit.sources.trees import leaves
 from collapsekit.streaming import Array
 
 Source = Literal["data", "prior", "population"]
+_CALL_VALUES = 1 << 21  # input values repeated for one call with many codes
 
 
 class Observation:
@@ -185,6 +187,35 @@ class Observation:
         start, stop = int(self.rows[0]), int(self.rows[-1]) + 1
         return self.population.log_others(start, stop, self.seed)
 
+    def many_codes(self, count: int, stream: str) -> tuple[Tensor, Tensor]:
+        """`count` codes a row from its posterior, [B, K, D], and their log-densities, [B, K]."""
+        rows = torch.arange(len(self), device=self.posterior.mean.device)
+        return self._many(self.posterior, rows, count, stream)
+
+    def many_prior_codes(self, count: int, stream: str) -> tuple[Tensor, Tensor]:
+        """`count` codes a row from the prior, [B, K, D], and their log-densities, [B, K]."""
+        prior = self.prior
+        rows = torch.zeros(len(self), dtype=torch.int64, device=prior.mean.device)
+        return self._many(prior, rows, count, stream)
+
+    def _many(
+        self, law: DiagonalGaussian, rows: Tensor, count: int, stream: str
+    ) -> tuple[Tensor, Tensor]:
+        # Every code has a noise number of its own: one call draws them all.
+        index = self.index.to(rows.device)[:, None] * count + torch.arange(count).to(rows.device)
+        noise = Noise(self.seed, f"{self.source}/{stream}", index.flatten())
+        z, log_density = law.take(rows.repeat_interleave(count)).draw(noise)
+        shape = len(self), count
+        return z.reshape(*shape, -1), log_density.reshape(shape)
+
+    def first(self, count: int) -> Observation:
+        """Of these population rows those among the first `count` of the population; maybe none."""
+        start = int(self.rows[0])
+        stop = max(start, min(count, int(self.rows[-1]) + 1))
+        if stop - start == len(self):
+            return self
+        return population_rows(self.population, start, stop, self.seed)
+
     # -- outputs -----------------------------------------------------------------------------
 
     def decode(self, z: Tensor) -> Any:
@@ -209,6 +240,40 @@ class Observation:
     def error_of(self, z: Tensor) -> Tensor:
         """Reconstruction error of the rows' inputs from other codes [B, D]: float64 [B]."""
         return self.door.error(self.x, z, lambda: self.decode(z), self.source)
+
+    def log_likelihoods(self, z: Tensor) -> Tensor:
+        """ln p(x_i | z_ik) of the rows' inputs from many codes [B, K, D] each, nats: [B, K].
+
+        Raises
+        ------
+        Unavailable
+            No likelihood was declared, so that errors are squared errors.
+        """
+        rows, count, dims = z.shape
+        tensors = [leaf for _, leaf in leaves(self.x) if isinstance(leaf, Tensor)] if rows else []
+        width = sum(leaf[0].numel() for leaf in tensors)
+        step = max(1, min(TILE, _CALL_VALUES // max(width, 1)) // max(rows, 1))
+        parts = []
+        for part in z.split(step, dim=1) if rows else ():
+            again = np.repeat(np.arange(rows), part.shape[1])
+            codes = part.reshape(-1, dims)
+            context = None if self.context is None else self.context[again]
+            decode = partial(self.door.decode, codes, context, self.source)
+            error = self.door.error(take_rows(self.x, again), codes, decode, self.source)
+            parts.append(-error.reshape(rows, part.shape[1]))
+        if parts and not self.door.scores:
+            raise Unavailable(
+                "no likelihood scores an input under a code",
+                got="squared errors",
+                expected="log-likelihoods in nats",
+                remedy="declare likelihood=...",
+            )
+        return torch.cat(parts, dim=1) if parts else z.new_zeros(rows, count)
+
+    @property
+    def pairs_up(self) -> bool:
+        """Whether one set of outputs serves all samples: nothing but the code tells them apart."""
+        return self.door.pairs_up and isinstance(self.output, Tensor)
 
     @cached_property
     def z_partner(self) -> Tensor:

@@ -17,6 +17,7 @@ from collapsekit.probes.dimension_state import DimensionState, dimension_state
 from collapsekit.probes.effective_rank import EffectiveRank, effective_rank
 from collapsekit.probes.encoder_rank import EncoderRank, encoder_rank
 from collapsekit.probes.gallery import Gallery
+from collapsekit.probes.inference_gap import InferenceGap, inference_gap
 from collapsekit.probes.information_budget import InformationBudget, information_budget
 from collapsekit.probes.kl import KL, kl
 from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
@@ -48,6 +49,7 @@ REGISTERED: tuple[Probe, ...] = (
     InformationBudget(),
     Reconstruction(),
     ModelInformation(),
+    InferenceGap(),
     SwapGap(),
     ShuffleCost(),
     Collisions(),
@@ -76,6 +78,7 @@ __all__ = [
     "EffectiveRank",
     "EncoderRank",
     "Gallery",
+    "InferenceGap",
     "InformationBudget",
     "KLDistribution",
     "LatentView",
@@ -96,6 +99,7 @@ __all__ = [
     "dimension_state",
     "effective_rank",
     "encoder_rank",
+    "inference_gap",
     "information_budget",
     "kl",
     "kl_distribution",

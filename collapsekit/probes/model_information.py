@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import mean_number
+from collapsekit.intervals import Z95, mean_number, share_number
+from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -24,80 +26,149 @@ DECODER_VIEW = Code(
     "is at the prior while the decoder does depend on z, only the inference is collapsed, and "
     "training the encoder more can repair it.",
     formula="model_information[i] = ln((1/K) sum_k e^l_ik) - (1/K) sum_k l_ik, l_ik = ln p(x_i | "
-    "z_k), z_k from the prior: an estimate of KL(p(z) || p(z | x_i)) in nats, at least 0. It "
-    "reads low where the true posterior is so sharp that few of the K draws hit it (saturated).",
+    "z_k), z_k from the prior: an estimate of KL(p(z) || p(z | x_i)) in nats, at least 0, and in "
+    "expectation below it. One set of draws serves all samples where the likelihood scores every "
+    "input under every output; a decoder that sees the input (log_likelihood) or a condition gets "
+    "draws for each sample. The interval joins the errors over samples and over draws; its upper "
+    "end is moved by the jackknife's bias.",
     remedy="See CK605 for which side collapsed.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; He et al. 2019, arXiv 1901.05534",
 )
+SATURATED = Code(
+    id="CK405",
+    title="Decoder's view saturated",
+    meaning="A true posterior so sharp that few draws from the prior hit it is further from the "
+    "prior than these draws can tell: the estimate reads low. That is harmless for finding "
+    "collapse, where the true posterior is wide, unless the estimate itself is small.",
+    formula="a sample is saturated where one draw carries at least half of sum_k e^l_ik; told when "
+    "more than 5 % of the samples are, and the interval then has no upper end. Inconclusive only "
+    "where the lower end is below 1 nat.",
+    remedy="Read model_information as a lower end, or raise the probe's draws.",
+    source="collapsekit",
+)
+_CUTS = 20  # groups of draws for the jackknife
 
 
 @dataclass(frozen=True)
 class ModelInformation:
     """`model_information` per sample, and beside its mean the encoder's own `reverse_rate`."""
 
-    limit: int | None = 2048  # rows
+    limit: int | None = 1024  # rows
     draws: int = 2048  # from the prior, shared by all rows
+    own_rows: int = 128  # where draws cannot be shared: each row then costs own_draws decodes
+    own_draws: int = 128
     heaviest: float = 0.5  # weight of one draw from which a sample counts as saturated
+    most_saturated: float = 0.05  # share of the samples
+    enough: float = 1.0  # nats, from which a low reading cannot be taken for collapse
     most_values: int = 1 << 26  # in all outputs together: half a gigabyte in double precision
 
     name: ClassVar[str] = "model_information"
     source: ClassVar[Source] = "population"
-    codes: ClassVar[tuple[Code, ...]] = (DECODER_VIEW,)
+    codes: ClassVar[tuple[Code, ...]] = (DECODER_VIEW, SATURATED)
 
     def observe(self, obs: Observation) -> States:
-        """K decodes for the whole stream, then one matrix product a batch."""
-        width = obs.door.target(obs.x)[0].numel()
+        """K decodes for the whole stream, then one matrix product a batch; or K decodes a row."""
+        shared = obs.pairs_up
+        if not shared:
+            obs = obs.first(self.own_rows)
+        scores = self._shared(obs) if shared else self._own(obs)
+        value, heaviest, left = _divergence(scores)
+        saturated = heaviest >= self.heaviest
+        # The encoder's answer to the same question, in the same direction: of two Gaussians
+        # KL(p || q) is several times KL(q || p) where q is narrow.
+        reverse = obs.prior.kl(obs.posterior).sum(dim=1).to(value.device)
+        parts = torch.stack([value, saturated.to(torch.float64), reverse], dim=1)
+        return {
+            "rows": Rows(obs.index, model_information=value, model_information_saturated=saturated),
+            "moments": Moments.of(torch.cat([parts, left], dim=1)),
+            "draws": Constant((scores.shape[1], shared)),
+        }
+
+    def _shared(self, obs: Observation) -> Tensor:
+        width = obs.output[0].numel()
         # A handful of samples (a rehearsal, say) is not worth thousands of decodes.
         most = min(self.draws, self.most_values // max(width, 1), 64 * obs.population.size)
-        draws = max(2, most)
-        _, outputs = obs.population.prior_outputs(draws, obs.seed)
-        value, heaviest = _divergence(obs.door.pairwise(outputs, obs.x))
-        return {
-            "rows": Rows(obs.index, model_information=value),
-            "moments": Moments.of(
-                torch.stack(
-                    [
-                        value,
-                        (heaviest > self.heaviest).to(torch.float64),
-                        # The encoder's answer to the same question, in the same direction: of two
-                        # Gaussians KL(p || q) is several times KL(q || p) where q is narrow.
-                        obs.prior.kl(obs.posterior).sum(dim=1),
-                    ],
-                    dim=1,
-                )
-            ),
-            "draws": Constant(draws),
-        }
+        _, outputs = obs.population.prior_outputs(max(2, most), obs.seed)
+        return obs.door.pairwise(outputs, obs.x)
+
+    def _own(self, obs: Observation) -> Tensor:
+        draws = max(2, min(self.own_draws, 8 * obs.population.size))
+        return obs.log_likelihoods(obs.many_prior_codes(draws, "model information")[0])
 
     def conclude(self, state: States) -> Result:
         """The mean, and whether it can be trusted upwards."""
-        moments, draws = state["moments"], state["draws"].value
-        share = float(moments.mean[1])
-        number = mean_number(
-            "model_information",
-            moments,
-            "nats",
-            f"{draws:,} shared prior draws; reads low for the {share:.0%} of samples whose "
-            "posterior few draws hit",
+        moments, (draws, shared) = state["moments"], state["draws"].value
+        frame = state["rows"].frame()
+        share = share_number(
+            "saturated_fraction",
+            int(frame["model_information_saturated"].sum()),
+            len(frame),
+            f"samples whose true posterior few of {draws:,} prior draws hit",
         )
+        saturated = share.value > self.most_saturated
+        number = _number(moments, draws, shared, saturated)
         encoder = mean_number(
             "reverse_rate", moments, "nats", "KL(p(z) || q(z | x)), by the encoder", column=2
         )
-        finding = DECODER_VIEW.finding(
-            Severity.OK,
-            f"by its decoder alone a sample's true posterior is {number.digits()} nats away from "
-            f"the prior{' or more' if share > 0 else ''}{number.interval()}.",
-            evidence=[Evidence(number), Evidence(encoder)],
-        )
-        return Result(numbers=(number, encoder), samples=state["rows"].frame(), findings=(finding,))
+        more = " or more" if share.value > 0 else ""
+        findings = [
+            DECODER_VIEW.finding(
+                Severity.OK,
+                f"by its decoder alone a sample's true posterior is {number.digits()} nats{more} "
+                f"away from the prior{number.interval()}.",
+                evidence=[Evidence(number), Evidence(encoder)],
+            )
+        ]
+        if saturated:
+            hidden = number.low < self.enough
+            rest = "" if hidden else "; far from collapse all the same"
+            findings.append(
+                SATURATED.finding(
+                    Severity.INCONCLUSIVE if hidden else Severity.OK,
+                    f"for {share.value:.0%} of the samples few prior draws hit the true posterior: "
+                    f"model_information reads low{rest}.",
+                    evidence=[Evidence(share, self.most_saturated, "<=")],
+                )
+            )
+        return Result((number, encoder, share), samples=frame, findings=tuple(findings))
 
 
-def _divergence(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Per row, ln mean e^l - mean l, and the largest weight among the draws."""
-    log_mean = torch.logsumexp(scores, dim=1) - math.log(scores.shape[1])
-    heaviest = torch.softmax(scores, dim=1).amax(dim=1)
+def _number(moments: Moments, draws: int, shared: bool, saturated: bool) -> Number:
+    """The mean over samples with the errors of both samplings, of samples and of draws."""
+    value, left = float(moments.mean[0]), moments.mean[3:]
+    half = Z95 * float(moments.standard_error[0])
+    if shared:  # draws of a row's own are in the spread between rows already
+        spread = ((left - left.mean()) ** 2).sum() * (len(left) - 1) / len(left)
+        half = math.hypot(half, float(student.ppf(0.975, len(left) - 1)) * math.sqrt(spread))
+    bias = min((len(left) - 1) * float(left.mean() - value), 0.0)
+    kind = "shared prior draws" if shared else "prior draws a sample"
+    ends = "95 % interval, over samples and draws, upper end moved by the jackknife's bias"
+    high = value - bias + half
+    if saturated:
+        high, ends = math.nan, "95 % lower end; no upper one, the draws miss sharp posteriors"
+    told = f"{ends}; {draws:,} {kind}; in expectation a lower bound"
+    n = int(moments.n[0])
+    return Number("model_information", value, value - half, high, "nats", n, told)
+
+
+def _divergence(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Per row ln mean e^l - mean l, the largest weight among the draws, and the first of these
+    again without each of `_CUTS` groups of draws: [B], [B], [B, G]."""
+    total = torch.logsumexp(scores, dim=1)
+    groups = torch.tensor_split(scores, min(_CUTS, scores.shape[1]), dim=1)
+    size = torch.tensor([g.shape[1] for g in groups], dtype=torch.float64, device=scores.device)
+    within = torch.stack([torch.logsumexp(g, dim=1) for g in groups], dim=1)
+    sums = torch.stack([g.sum(dim=1) for g in groups], dim=1)
+    # The other groups are added up anew: taking one off the total cancels where it carries all.
+    others = within[:, None, :].masked_fill(
+        torch.eye(len(groups), dtype=torch.bool, device=scores.device), -math.inf
+    )
+    rest = scores.shape[1] - size
+    left = torch.logsumexp(others, dim=2) - rest.log() - (sums.sum(1, keepdim=True) - sums) / rest
+    value = total - math.log(scores.shape[1]) - sums.sum(dim=1) / scores.shape[1]
+    heaviest = (scores.amax(dim=1) - total).exp()
     # Jensen: never negative but for rounding.
-    return (log_mean - scores.mean(dim=1)).clamp(min=0.0), heaviest
+    return value.clamp(min=0.0), heaviest, left.clamp(min=0.0)
 
 
 def model_information(scores: Any) -> Array:
@@ -113,5 +184,5 @@ def model_information(scores: Any) -> Array:
     ndarray, float64 [N]
         Nats, at least 0; low where few draws hit the true posterior.
     """
-    value, _ = _divergence(torch.as_tensor(scores, dtype=torch.float64))
+    value, _, _ = _divergence(torch.as_tensor(scores, dtype=torch.float64))
     return to_numpy(value)

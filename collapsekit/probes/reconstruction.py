@@ -1,4 +1,4 @@
-"""Reconstruction error of every sample from one draw of its own code."""
+"""Reconstruction error of every sample from one draw of its own code, and the ELBO it makes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECONSTRUCTION = Code(
     "With a likelihood it is in nats and makes, with the KL, the evidence lower bound; without "
     "one it is a sum of squared differences and compares only with itself.",
     formula="reconstruction_error[i] = -ln p(x_i | z_i), z_i ~ q_i, summed over the observed "
-    "values; else |x_i - D(z_i)|^2. elbo = -(reconstruction error + KL), mean over samples.",
+    "values; else |x_i - D(z_i)|^2. elbo[i] = -(reconstruction_error[i] + kl_total[i]).",
     remedy="Declare the likelihood that the model was trained with.",
     source="Kingma & Welling 2014, arXiv 1312.6114, equation 3",
 )
@@ -31,7 +31,7 @@ RECONSTRUCTION = Code(
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """`reconstruction_error` per sample; its mean, and the `elbo` where there is a likelihood."""
+    """`reconstruction_error` per sample, `elbo` where there is a likelihood, and their means."""
 
     name: ClassVar[str] = "reconstruction"
     source: ClassVar[Source] = "data"
@@ -41,9 +41,12 @@ class Reconstruction:
     def observe(self, obs: Observation) -> States:
         """One decode a sample."""
         error = obs.error.to(obs.kl_total.device)
+        columns = {"reconstruction_error": error}
+        if obs.door.scores:
+            columns["elbo"] = -(error + obs.kl_total)
         return {
-            "rows": Rows(obs.index, reconstruction_error=error),
-            "moments": Moments.of(torch.stack([error, -(error + obs.kl_total)], dim=1)),
+            "rows": Rows(obs.index, **columns),
+            "moments": Moments.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
         }
 

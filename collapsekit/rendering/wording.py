@@ -73,6 +73,12 @@ HEADLINE = {
     "used_dimensions": "Dimensions that the decoder reads",
     "idle_dimensions": "Dimensions dead or ignored",
     "elbo": "Evidence lower bound",
+    "log_likelihood_bound": "Log-likelihood, importance-weighted",
+    "inference_gap": "Inference gap",
+    "unreliable_weights_fraction": "Samples with unreliable weights",
+    "saturated_fraction": "Samples that saturate the decoder’s view",
+    "linear_dimensions": "Dimensions that a linear model would use",
+    "sampled_scale_ratio": "Sampled over declared standard deviation",
     "width_share": "Posterior width in the codes’ variance",
 }
 

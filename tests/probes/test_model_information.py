@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
-from collapsekit.likelihoods import Bernoulli, Gaussian
+from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import models
 
 
@@ -17,6 +17,13 @@ def test_pairwise_is_log_prob_of_every_pair() -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(5, 2, 3, generator=rng, dtype=torch.float64)
     out = torch.rand(4, 2, 3, generator=rng, dtype=torch.float64)
+    classes = torch.randn(4, 5, 2, 3, generator=rng, dtype=torch.float64)
+    labels = torch.randint(0, 5, (5, 2, 3), generator=rng)
+    got = Categorical().pairwise(classes, labels)
+    expected = torch.stack(
+        [Categorical().log_prob(o.expand(5, 5, 2, 3), labels) for o in classes], dim=1
+    )
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
     for likelihood, outputs in (
         (Gaussian(0.3), out),
         (Bernoulli(), out),
@@ -35,7 +42,9 @@ def test_linear_models_have_it_in_closed_form() -> None:
     audit = ck.audit(model, x, likelihood=("gaussian", 0.5))
     mean, scale = model.encode(x)
     exact = 0.5 * ((1 + mean**2) / scale**2 - 1 + 2 * scale.log()).sum(dim=1).numpy()
-    got = audit.samples["model_information"].to_numpy(dtype=float)
+    rows = audit.samples["model_information"].dropna().astype(float)
+    assert len(rows) == 1024
+    got, exact = rows.to_numpy(), exact[rows.index]
     assert np.corrcoef(got, exact)[0, 1] > 0.98
     # sampling error of 2,048 shared draws: the mean of l_ik has that of its spread over draws
     assert got.mean() == pytest.approx(exact.mean(), rel=0.1)
@@ -47,6 +56,66 @@ def test_the_plain_function() -> None:
     expected = scipy.special.logsumexp(scores, axis=1) - np.log(50) - scores.mean(axis=1)
     np.testing.assert_allclose(ck.probes.model_information(scores), expected)
     assert (ck.probes.model_information(np.ones((3, 9))) == 0).all()
+
+
+def truth(model: models.LinearVAE) -> float:
+    """E KL(p(z) || p(z | x)) over the model's own samples."""
+    lam, v = np.array(model.lam), model.widths.numpy()
+    return float(0.5 * ((1 + lam * v) / v - 1 + np.log(v)).sum())
+
+
+class Seeing(models.LinearVAE):
+    """A decoder that scores a code itself, as teacher-forced ones do."""
+
+    decode = None  # type: ignore[assignment]
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        return Gaussian(self.scale).log_prob(models.LinearVAE.decode(self, z), x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [models.LinearVAE, Seeing])
+def test_the_interval_covers_the_closed_form(kind: type[models.LinearVAE]) -> None:
+    model, likelihood = kind((4.0, 1.0, 0.0)), ("gaussian", 0.5)
+    probes, hits, errors = [ck.probes.ModelInformation(draws=512)], 0, []
+    for seed in range(40):
+        x = models.LinearVAE(model.lam).sample(200, 50 + seed)
+        declared = None if kind is Seeing else likelihood
+        audit = ck.audit(model, x, likelihood=declared, probes=probes, seed=seed)
+        number = audit.number("model_information")
+        hits += number.low <= truth(model) <= number.high
+        errors.append(number.value - truth(model))
+        assert number.n == (128 if kind is Seeing else 200)
+        assert "lower bound" in number.note
+    assert hits >= 34  # 38 of 40 expected; 33 or fewer have a chance of 1 in 70 at 95 %
+    # a lower bound in expectation
+    assert np.mean(errors) < 2 * np.std(errors) / np.sqrt(40)
+
+
+def test_sharp_posteriors_are_told_and_leave_no_upper_end() -> None:
+    sharp = models.LinearVAE((4e4, 4e4))
+    audit = ck.audit(
+        sharp,
+        sharp.sample(300, 0),
+        likelihood=("gaussian", 0.5),
+        probes=[ck.probes.ModelInformation()],
+    )
+    number = audit.number("model_information")
+    assert number.low < truth(sharp)
+    assert np.isnan(number.high)
+    assert "no upper one" in number.note
+    assert audit.number("saturated_fraction").value > 0.5
+    found = [f for f in audit.findings if f.code == "CK405"]
+    # far from collapse all the same: nothing is undecided
+    assert [f.severity for f in found] == [ck.Severity.OK]
+
+
+def test_a_small_reading_that_is_saturated_is_inconclusive() -> None:
+    sharp = models.LinearVAE((4e4, 4e4))
+    probe = ck.probes.ModelInformation(enough=1e9)
+    audit = ck.audit(sharp, sharp.sample(300, 0), likelihood=("gaussian", 0.5), probes=[probe])
+    found = [f for f in audit.findings if f.code == "CK405"]
+    assert [f.severity for f in found] == [ck.Severity.INCONCLUSIVE]
 
 
 class Lagging(models.LinearVAE):
@@ -73,6 +142,17 @@ def test_inference_collapse_and_model_collapse_are_told_apart() -> None:
     healthy = models.LinearVAE((20.0, 5.0))
     audit = ck.audit(healthy, healthy.sample(500, 0), likelihood=("gaussian", 0.5))
     assert side(audit) == ""
+
+
+def test_the_two_collapses_are_told_apart_by_a_decoder_that_sees_the_input() -> None:
+    for lam, told in (((20.0, 5.0), "only the inference"), ((0.0, 0.0), "model itself")):
+
+        class Both(Lagging, Seeing):
+            pass
+
+        audit = ck.audit(Both(lam), models.LinearVAE(lam).sample(400, 0))
+        assert audit.verdict.name == "total"
+        assert told in side(audit)
 
 
 def test_it_needs_a_likelihood() -> None:
