@@ -206,7 +206,7 @@ class Observation:
         noise = Noise(self.seed, f"{self.source}/{stream}", index.flatten())
         z, log_density = law.take(rows.repeat_interleave(count)).draw(noise)
         shape = len(self), count
-        return z.reshape(*shape, -1), log_density.reshape(shape)
+        return z.reshape(*shape, law.dims), log_density.reshape(shape)
 
     def first(self, count: int) -> Observation:
         """Of these population rows those among the first `count` of the population; maybe none."""
