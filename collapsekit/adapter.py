@@ -30,6 +30,10 @@ class Adapter(Protocol):
     as_input(reconstruction) -> x
         Turns a reconstruction (the decoder's mean in data space) into something that `encode`
         takes; ``as_input(reconstruction, context)`` where `context` exists.
+    sample_posterior(x) -> array like the codes
+        One draw a row by the model's own sampler, as its training draws; an audit checks it against
+        the posterior that `encode` declares. Torch's and NumPy's generators are seeded before it
+        is called. (``sample`` alone is what most models call generating data.)
     session() -> context manager
         Held open while the model is called: puts flags and devices right and restores them.
     description

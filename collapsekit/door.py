@@ -119,6 +119,13 @@ class Door:
         if declared is None:
             declared = getattr(self.adapter, "likelihood", None)
         self.likelihood: Likelihood | None = as_likelihood(declared)
+        if self.beta is not None and not (math.isfinite(self.beta) and self.beta >= 0):
+            raise InputError(
+                "beta is the weight of the KL",
+                got=repr(self.beta),
+                expected="a finite number, at least 0",
+                remedy="leave it out where it is not known",
+            )
         if self.prior is None:
             self.prior = getattr(self.adapter, "prior", None)
 
@@ -220,6 +227,40 @@ class Door:
             self.prior_row = _as_prior(self.prior, posterior.dims)
         device = posterior.mean.device
         return DiagonalGaussian(self.prior_row.mean.to(device), self.prior_row.scale.to(device))
+
+    def sample(self, x: Inputs, draws: int, seed: int) -> Tensor:
+        """Draws of the model's own sampler for every row of `x`: float64 [B, draws, D].
+
+        NumPy's and torch's generators are seeded for it and put back.
+
+        Raises
+        ------
+        Unavailable
+            The model shows no sampler.
+        ModelError
+            Its draws are no codes.
+        """
+        sampler = piece(self.adapter, "sample_posterior")
+        rows = rows_of(x)
+        self.passes["population: sample_posterior"] += rows * draws
+        numpy_state = np.random.get_state()  # noqa: NPY002  the sampler may draw from it
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        with torch.random.fork_rng(devices):
+            try:
+                torch.manual_seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002  as above
+                parts = [as_tensor(sampler(x)).to(torch.float64).flatten(1) for _ in range(draws)]
+            finally:
+                np.random.set_state(numpy_state)  # noqa: NPY002  as above
+        wrong = next((p for p in parts if p.shape != (rows, self.dims)), None)
+        if wrong is not None:
+            raise ModelError(
+                "the model's sampler does not return a code for every row",
+                got=f"{tuple(wrong.shape)}",
+                expected=f"({rows}, {self.dims})",
+                remedy="return one draw a row from sample_posterior",
+            )
+        return torch.stack(parts, dim=1)
 
     # -- decoder -----------------------------------------------------------------------------
 

@@ -70,7 +70,8 @@ def audit(
         ``("gaussian", scale)``, ``"categorical"``, or a Likelihood. Without one, reconstruction is
         measured in squared error.
     beta : float, optional
-        The KL weight of the training; recorded, and filled into advice.
+        The KL weight of the training: recorded, filled into advice, and for a Gaussian likelihood
+        held against the data's variances as the cause of a collapse.
     seed : int
         Of every random draw; each draw is a function of (seed, stream, sample number).
     probes : sequence of Probe, optional
@@ -106,7 +107,7 @@ def audit(
             remedy="pass data=...",
         )
     samples = as_samples(source, labels)
-    door = Door(adapter, parameterisation, prior, likelihood)
+    door = Door(adapter, parameterisation, prior, likelihood, beta=beta)
     result = run(
         door,
         samples,

@@ -11,11 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from collapsekit.adapters.evaluated import Evaluated, seeded
+from collapsekit.adapters.own_sampler import OwnSampler, sampler_name
 from collapsekit.adapters.reading import Reader, is_array
+from collapsekit.door import as_tensor
 from collapsekit.errors import InputError, ModelError
 from collapsekit.samples import Inputs
 
-_OPTIONAL = ("prior", "likelihood", "log_likelihood", "context", "target", "as_input")
+_OPTIONAL = (
+    "prior",
+    "likelihood",
+    "log_likelihood",
+    "context",
+    "target",
+    "as_input",
+    "sample_posterior",
+)
 _OUTPUTS = ("reconstruction", "recon_x", "recon", "x_hat", "x_recon", "sample", "logits", "output")
 _INPUTS = ("x", "data", "image", "images", "input", "inputs", "pixel_values")
 
@@ -73,6 +83,11 @@ class TorchModule:
             self.context: Callable[..., Any] = self._context
             self.target: Callable[..., Any] = lambda x: self._split(x)[0]
             self.as_input: Callable[..., Any] = self._rejoined
+        sampler = sampler_name(module)
+        if sampler is not None:
+            self.sample_posterior: Callable[..., Any] = OwnSampler(
+                module, sampler, self._means, self._held.moved
+            )
         for name in _OPTIONAL:
             found = getattr(module, name, None)
             # A submodule called prior or context is a part of the network, not an answer to us.
@@ -98,6 +113,9 @@ class TorchModule:
     def encode(self, x: Inputs) -> Any:
         """The module's posterior of a batch."""
         return self.reader(x)
+
+    def _means(self, x: Inputs) -> Tensor:
+        return as_tensor(self.reader.raw(x)[0])
 
     def _caller(self, name: str, call: Callable[..., Any]) -> Callable[[Inputs], Any]:
         takes, required = self._takes[name]

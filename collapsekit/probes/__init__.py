@@ -31,8 +31,10 @@ from collapsekit.probes.mutual_information import (
     pointwise_information,
     reidentification,
 )
+from collapsekit.probes.principal_variances import PrincipalVariances, linear_dimensions
 from collapsekit.probes.reconstruction import Reconstruction, reconstruction
 from collapsekit.probes.round_trip import RoundTrip, round_trip
+from collapsekit.probes.sampled_scale import SampledScale, sampled_scale
 from collapsekit.probes.shuffle_cost import ShuffleCost, shuffle_cost
 from collapsekit.probes.swap_gap import SwapGap, swap_gap
 from collapsekit.probes.traversals import Traversals
@@ -50,6 +52,8 @@ REGISTERED: tuple[Probe, ...] = (
     Reconstruction(),
     ModelInformation(),
     InferenceGap(),
+    PrincipalVariances(),
+    SampledScale(),
     SwapGap(),
     ShuffleCost(),
     Collisions(),
@@ -86,8 +90,10 @@ __all__ = [
     "LowerLipschitz",
     "ModelInformation",
     "MutualInformation",
+    "PrincipalVariances",
     "Reconstruction",
     "RoundTrip",
+    "SampledScale",
     "ShuffleCost",
     "SwapGap",
     "Traversals",
@@ -103,6 +109,7 @@ __all__ = [
     "information_budget",
     "kl",
     "kl_distribution",
+    "linear_dimensions",
     "local_collapse",
     "lower_lipschitz",
     "mean_variance",
@@ -112,6 +119,7 @@ __all__ = [
     "reconstruction",
     "reidentification",
     "round_trip",
+    "sampled_scale",
     "shuffle_cost",
     "signal_fraction",
     "swap_gap",

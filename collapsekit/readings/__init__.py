@@ -5,6 +5,7 @@ from __future__ import annotations
 from collapsekit.probe import Reading
 from collapsekit.readings.collapsed_side import CollapsedSide
 from collapsekit.readings.contradictions import Contradictions
+from collapsekit.readings.decoder_variance import DecoderVariance
 from collapsekit.readings.informative import Informative
 from collapsekit.readings.injective import Injective
 from collapsekit.readings.near_deterministic import NearDeterministic
@@ -18,12 +19,14 @@ REGISTERED: tuple[Reading, ...] = (
     Contradictions(),
     NearDeterministic(),
     Injective(),
+    DecoderVariance(),  # last: it asks whether anything has collapsed
 )
 
 __all__ = [
     "REGISTERED",
     "CollapsedSide",
     "Contradictions",
+    "DecoderVariance",
     "Informative",
     "Injective",
     "NearDeterministic",

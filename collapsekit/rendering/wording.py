@@ -77,6 +77,7 @@ HEADLINE = {
     "inference_gap": "Inference gap",
     "unreliable_weights_fraction": "Samples with unreliable weights",
     "saturated_fraction": "Samples that saturate the decoder’s view",
+    "decoder_variance": "Variance of the decoder, times beta",
     "linear_dimensions": "Dimensions that a linear model would use",
     "sampled_scale_ratio": "Sampled over declared standard deviation",
     "width_share": "Posterior width in the codes’ variance",

@@ -139,6 +139,7 @@ def test_sections_stand_in_order_and_the_contents_lead_to_them() -> None:
         "traversals",
         "active-units",
         "information",
+        "decoder",
         "injectivity",
         "prior",
         "latent",

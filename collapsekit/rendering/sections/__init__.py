@@ -13,6 +13,7 @@ from collapsekit.rendering.facts import Facts
 from collapsekit.rendering.sections import (
     active_units,
     appendix,
+    decoder,
     dimensions,
     findings,
     gallery,
@@ -43,6 +44,7 @@ SECTIONS: tuple[Builder, ...] = (
     traversals.build,
     active_units.build,
     information.build,
+    decoder.build,
     injectivity.build,
     prior_match.build,
     latent_view.build,

@@ -1,0 +1,170 @@
+"""Principal variances of the data against the decoder's: what a linear model would use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from torch import Tensor
+
+from collapsekit.adapter import offers
+from collapsekit.findings import Code
+from collapsekit.likelihoods import Gaussian
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Array, Constant, Rows, to_numpy
+
+
+@dataclass(frozen=True)
+class PrincipalVariances:
+    """`linear_dimensions`: principal variances of the data above the decoder's variance.
+
+    Applies to Gaussian likelihoods of one scale; says nothing about others. What it explains is
+    judged by the reading `decoder_variance`.
+    """
+
+    limit: int | None = 1024  # rows: half of them find directions, half measure along these
+    level: float = 0.05  # of counting one direction too many, over all directions
+    most_values: int = 1 << 26  # of the rows together: half a gigabyte in double precision
+    kept: int = 256  # components in the table
+
+    name: ClassVar[str] = "principal_variances"
+    source: ClassVar[Source] = "population"
+    codes: ClassVar[tuple[Code, ...]] = ()
+
+    def observe(self, obs: Observation) -> States:
+        """The spectrum of the first rows, found once, by the block that holds the first of them."""
+        likelihood, beta = obs.door.likelihood, obs.door.beta
+        bar = 0.0  # another likelihood, or one of the model's own, has no variance to compare
+        if isinstance(likelihood, Gaussian) and not offers(obs.door.adapter, "log_likelihood"):
+            bar = threshold(likelihood.scale, beta)
+        inside, outside, rows = np.zeros(0), np.zeros(0), 0
+        if bar > 0 and int(obs.rows[0]) == 0:
+            width = obs.door.target(obs.x)[0].numel()
+            rows = max(2, min(self.limit or obs.population.size, self.most_values // width))
+            points = obs.population.head(rows).targets.to(torch.float64)
+            inside, outside = spectrum(points)
+            rows = len(points)
+        component = np.arange(len(inside))
+        return {
+            "spectrum": Rows(component, inside=inside, outside=outside),
+            "rows": Rows(np.zeros(min(rows, 1), np.int64), count=np.full(min(rows, 1), rows)),
+            "facts": Constant((bar, obs.door.dims)),
+        }
+
+    def conclude(self, state: States) -> Result:
+        """How many exceed the decoder's variance: surely, and at most."""
+        bar, dims = state["facts"].value
+        found = state["spectrum"]
+        if not len(found):
+            return Result()
+        rows = int(state["rows"].column("count")[0])
+        inside, outside = found.column("inside"), found.column("outside")
+        surely = _surely(outside, rows - rows // 2, bar, self.level)
+        most = max(int((inside > bar).sum()), surely)
+        number = Number(
+            "linear_dimensions",
+            float(min(surely, dims)),
+            float(min(surely, dims)),
+            float(min(most, dims)),
+            "dimensions",
+            rows,
+            f"of {dims}; principal variances above {bar:.4g}, found on half of the rows and "
+            f"measured on the other, surely at level {self.level:g}; upper end: of all rows at "
+            "once, which reads high",
+        )
+        table = found.frame().head(self.kept)
+        table = table.rename(columns={"inside": "variance", "outside": "variance_held_out"})
+        table.index.name = "component"
+        table["decoder_variance"] = bar
+        decoder = Number(
+            "decoder_variance",
+            bar,
+            math.nan,
+            math.nan,
+            "squared units of the data",
+            rows,
+            "as declared, so without an interval: beta scale^2, beta counted once where it is "
+            "scale^2",
+        )
+        return Result((number, decoder), tables={"principal_variances": table.reset_index()})
+
+
+def threshold(scale: float, beta: float | None) -> float:
+    """The variance below which a linear decoder leaves a principal direction unused.
+
+    Parameters
+    ----------
+    scale : float
+        Of the Gaussian likelihood, as declared.
+    beta : float or None
+        The KL weight of the training.
+
+    Returns
+    -------
+    float
+        beta scale^2 (Lucas et al. 2019, section 4, with the KL weighted). A model trained on
+        0.5 SSE + beta KL is declared with scale sqrt(beta), which holds the weight already: where
+        beta equals scale^2 it is not counted twice.
+    """
+    variance = scale**2
+    folded = beta is None or math.isclose(beta, variance, rel_tol=1e-6)
+    return variance if folded or beta is None else beta * variance
+
+
+def spectrum(points: Tensor) -> tuple[Array, Array]:
+    """Principal variances of rows [n, P]: of all of them at once, and held out.
+
+    Returns
+    -------
+    inside : ndarray, float64 [m]
+        Eigenvalues of the covariance of all rows, falling: the largest read high.
+    outside : ndarray, float64 [m]
+        Variances of the second half of the rows along the principal directions of the first: true
+        variances of directions that are a little off, so the largest read low and noise as it is.
+    """
+    n = len(points)
+    first, second = points[: n // 2], points[n // 2 :]
+    count = min(n // 2 - 1, points.shape[1])
+    if count < 1:
+        return np.zeros(0), np.zeros(0)
+    directions = torch.linalg.svd(first - first.mean(dim=0), full_matrices=False).Vh[:count]
+    along = (second - second.mean(dim=0)) @ directions.T
+    outside = along.square().sum(dim=0) / max(len(second) - 1, 1)
+    centred = points - points.mean(dim=0)
+    gram = centred.T @ centred if points.shape[1] <= n else centred @ centred.T
+    inside = torch.linalg.eigvalsh(gram).flip(0)[:count].clamp(min=0.0) / (n - 1)
+    return to_numpy(inside), to_numpy(outside)
+
+
+def _surely(outside: Array, rows: int, bar: float, level: float) -> int:
+    """How many held-out variances of `rows` rows exceed `bar` for sure: chi-square, Bonferroni."""
+    free = max(rows - 1, 1)
+    return int((outside > bar * chi2.isf(level / max(len(outside), 1), free) / free).sum())
+
+
+def linear_dimensions(x: Any, scale: float, *, beta: float | None = None) -> int:
+    """Latent dimensions that a linear Gaussian decoder would surely use on these data.
+
+    Parameters
+    ----------
+    x : array [N, ...]
+    scale : float
+        Of the Gaussian likelihood.
+    beta : float, optional
+        The KL weight of the training.
+
+    Returns
+    -------
+    int
+        Principal variances that surely exceed beta scale^2.
+    """
+    points = torch.as_tensor(np.asarray(x), dtype=torch.float64).flatten(1)
+    _, outside = spectrum(points)
+    return _surely(outside, len(points) - len(points) // 2, threshold(scale, beta), 0.05)

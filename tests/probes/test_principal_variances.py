@@ -1,0 +1,127 @@
+"""The spectrum of the data against the decoder's variance: probabilistic PCA has the answer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import collapsekit as ck
+from collapsekit.probes.principal_variances import spectrum, threshold
+from tests import models
+
+# Variances of the data in sixteen directions; the last twelve are noise of variance 0.25.
+LAMBDA = np.array([6.0, 3.0, 1.5, 0.8, *[0.25] * 12])
+
+
+class PPCA:
+    """The maximum-likelihood linear VAE of N(0, diag(LAMBDA)) at a decoder variance s^2.
+
+    Tipping & Bishop: w_j = lambda_j - s^2 clipped at 0; its posterior is exact.
+    """
+
+    def __init__(self, variance: float, dims: int = 8) -> None:
+        self.variance, self.dims = variance, dims
+        self.w = torch.tensor(np.maximum(LAMBDA[:dims] - variance, 0.0))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        width = self.variance / (self.variance + self.w)
+        mean = x[:, : self.dims] * self.w.sqrt() / self.variance * width
+        return mean, width.sqrt().expand_as(mean)
+
+    def decode(self, z: Tensor) -> Tensor:
+        out = torch.zeros(len(z), len(LAMBDA), dtype=torch.float64)
+        out[:, : self.dims] = z * self.w.sqrt()
+        return out
+
+
+def data(n: int = 2000, seed: int = 0) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.normal(size=(n, len(LAMBDA))) * np.sqrt(LAMBDA))
+
+
+def cause(audit: ck.Audit) -> ck.Finding:
+    (found,) = [f for f in audit.findings if f.code == "CK406"]
+    return found
+
+
+@pytest.mark.parametrize(("variance", "used"), [(0.25, 4), (1.1, 3), (2.2, 2), (9.0, 0)])
+def test_the_threshold_of_probabilistic_pca(variance: float, used: int) -> None:
+    model = PPCA(variance)
+    assert int((model.w > 0).sum()) == used
+    audit = ck.audit(model, data(), likelihood=("gaussian", math.sqrt(variance)))
+    number = audit.number("linear_dimensions")
+    assert number.value == used
+    assert number.low == used <= number.high <= 8
+    assert audit.number("decoder_variance").value == pytest.approx(variance)
+    found = cause(audit)
+    assert found.severity is ck.Severity.WARN
+    assert f"would use {used} of 8" in found.message
+    assert "explains the collapse" in found.message
+
+
+def test_a_weight_of_the_kl_multiplies_the_variance() -> None:
+    # trained at s^2 = 0.25 with beta 4.4: as PPCA at a variance of 1.1
+    model = PPCA(1.1)
+    audit = ck.audit(model, data(), likelihood=("gaussian", 0.5), beta=4.4)
+    assert audit.number("decoder_variance").value == pytest.approx(1.1)
+    assert audit.number("linear_dimensions").value == 3
+    assert audit.provenance["beta"] == 4.4
+    # 0.5 SSE + beta KL is declared with scale sqrt(beta), which holds the weight already
+    assert threshold(math.sqrt(0.1), 0.1) == pytest.approx(0.1)
+    assert threshold(0.5, None) == threshold(0.5, 1.0) == 0.25
+    with pytest.raises(ck.InputError, match="weight of the KL"):
+        ck.audit(model, data(20), beta=-1.0)
+
+
+def test_a_collapse_that_the_variance_does_not_explain() -> None:
+    class Stuck(PPCA):
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            zeros = torch.zeros(len(x), self.dims, dtype=torch.float64)
+            return zeros, torch.ones_like(zeros)
+
+    found = cause(ck.audit(Stuck(0.25), data(), likelihood=("gaussian", 0.5)))
+    assert found.severity is ck.Severity.OK
+    assert "another cause" in found.message
+    whole = PPCA(0.25, dims=4)  # every dimension used: nothing to explain
+    found = cause(ck.audit(whole, data(), likelihood=("gaussian", 0.5)))
+    assert found.severity is ck.Severity.OK
+    assert "would use 4 of 4 dimensions; this one uses 4." in found.message
+
+
+def test_noise_is_not_counted_at_its_level() -> None:
+    # 200 replications at level 0.05, all noise exactly at the threshold: 10 false counts expected
+    false = 0
+    for seed in range(200):
+        x = np.random.default_rng(seed).normal(size=(400, 30))
+        false += ck.probes.linear_dimensions(x, 1.0) > 0
+    assert false <= 20  # P(more | 0.05) < 0.001
+
+
+def test_held_out_variances_do_not_read_high() -> None:
+    held, inside = [], []
+    for seed in range(200):
+        first, outside = spectrum(data(200, seed))
+        held.append(outside[0])
+        inside.append(first[0])
+    error = np.std(held) / math.sqrt(200)
+    assert np.mean(held) < 6.0 + 3 * error
+    assert np.mean(inside) > np.mean(held)
+    table = np.linalg.eigvalsh(np.cov(data(200).numpy().T))[::-1]
+    np.testing.assert_allclose(spectrum(data(200))[0], table, rtol=1e-9)
+    wide = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 100)))
+    table = np.linalg.eigvalsh(np.cov(wide.numpy().T))[::-1]
+    np.testing.assert_allclose(spectrum(wide)[0], table[: len(spectrum(wide)[0])], rtol=1e-9)
+
+
+def test_other_likelihoods_have_no_variance_to_compare() -> None:
+    module = models.TinyVAE().double()
+    x = np.random.default_rng(0).random((61, 6))
+    for likelihood in ("bernoulli", None):
+        audit = ck.audit(module, x, likelihood=likelihood)
+        assert "linear_dimensions" not in audit.summary.index
+        assert "principal_variances" not in audit.skipped
+        assert not [f for f in audit.findings if f.code == "CK406"]

@@ -1,0 +1,183 @@
+"""A sampler that draws what is declared passes at its level; the published bug does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import collapsekit as ck
+
+PROBES = [ck.probes.SampledScale()]
+
+
+class VAE(nn.Module):
+    """An encoder that is fixed by its weights, a sampler to be overridden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.inner, self.outer = nn.Linear(6, 6), nn.Linear(3, 6)
+
+    def encode(self, x: Tensor) -> dict[str, Tensor]:
+        mean, logvar = self.inner(x).chunk(2, dim=1)
+        return {"mean": mean, "logvar": logvar - 1.0}
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.outer(z)
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.encode(x)
+        return self.decode(self.reparameterize(code["mean"], code["logvar"]))
+
+
+class LogvarAsScale(VAE):
+    """The published bug: mean + logvar * eps, with the KL computed from exp(logvar)."""
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return mean + logvar * torch.randn_like(mean)
+
+
+class OnlyWhileTraining(VAE):
+    """Returns the mean in evaluation mode, as many do."""
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return super().reparameterize(mean, logvar) if self.training else mean
+
+
+class HandedAScale(VAE):
+    """Its sampler takes a standard deviation: calling it with the log-variance would be wrong."""
+
+    def reparameterize(self, mean: Tensor, std: Tensor) -> Tensor:
+        return mean + std * torch.randn_like(mean)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code = self.encode(x)
+        return self.decode(self.reparameterize(code["mean"], (0.5 * code["logvar"]).exp()))
+
+
+class Shifted(VAE):
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return super().reparameterize(mean, logvar) + 0.5
+
+
+class Cancelling(VAE):
+    """Too wide for half of the samples, too narrow for the other: dimension by dimension right."""
+
+    def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        half = torch.arange(len(mean)) % 2 == 0
+        factor = torch.where(half, 1.3, (2 - 1.3**2) ** 0.5)[:, None]
+        return mean + factor * torch.exp(0.5 * logvar) * torch.randn_like(mean)
+
+
+def data(n: int = 300) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32)
+
+
+def told(model: object, seed: int = 0, **more: object) -> tuple[ck.Audit, ck.Finding]:
+    audit = ck.audit(model, data(), probes=PROBES, seed=seed, **more)  # type: ignore[arg-type]
+    (found,) = [f for f in audit.findings if f.code == "CK409"]
+    return audit, found
+
+
+@pytest.mark.parametrize("kind", [LogvarAsScale, Shifted, Cancelling])
+def test_another_sampler_is_flagged(kind: type[VAE]) -> None:
+    audit, found = told(kind())
+    assert found.severity is ck.Severity.FAIL
+    assert audit.verdict.name == "contradictory"
+
+
+@pytest.mark.parametrize("kind", [VAE, OnlyWhileTraining, HandedAScale])
+def test_an_honest_sampler_is_not(kind: type[VAE]) -> None:
+    model = kind()
+    audit, found = told(model)
+    assert found.severity is ck.Severity.OK
+    assert "have the declared means and widths" in found.message
+    ratio = audit.number("sampled_scale_ratio")
+    assert ratio.n == 256
+    assert abs(ratio.value - 1) < 4 * (ratio.high - ratio.low) / 3.92
+    assert "sampled_scale_ratio" in audit.dimensions
+    assert model.training  # as it was found
+    assert "reparameterize" not in vars(model)
+
+
+def test_a_known_factor_is_measured() -> None:
+    class Wide(VAE):
+        def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+            return mean + 1.5 * torch.exp(0.5 * logvar) * torch.randn_like(mean)
+
+    ratio = told(Wide())[0].number("sampled_scale_ratio")
+    assert abs(ratio.value - 1.5) < 4 * (ratio.high - ratio.low) / 3.92
+
+
+class Adapter:
+    """An adapter that shows its sampler, drawing from NumPy's generator."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :2].double(), torch.full((len(x), 2), 0.3, dtype=torch.float64)
+
+    def sample_posterior(self, x: Tensor) -> np.ndarray:
+        mean, scale = (a.numpy() for a in self.encode(x))
+        return np.asarray(np.random.normal(mean, self.factor * scale))
+
+
+def test_false_alarms_over_200_seeds_and_power() -> None:
+    alarms = hits = covered = 0
+    for seed in range(200):
+        audit, found = told(Adapter(), seed)
+        alarms += found.severity is not ck.Severity.OK
+        ratio = audit.number("sampled_scale_ratio")
+        covered += ratio.low <= 1 <= ratio.high
+        hits += told(Adapter(1.25), seed)[1].severity is ck.Severity.FAIL if seed < 20 else 0
+    assert alarms <= 2  # level 0.001: more than 2 of 200 have a chance of 0.001
+    assert hits == 20
+    assert covered >= 180  # 190 expected; fewer than 180 have a chance of 0.001
+
+
+def test_the_global_generators_are_left_alone_and_draws_repeat() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    one, two = (told(model)[0] for model in (VAE(), VAE()))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+    assert one.number("sampled_scale_ratio") == two.number("sampled_scale_ratio")
+
+
+def test_what_cannot_be_checked_is_told() -> None:
+    _, found = told((lambda x: (x[:, :2], torch.ones(len(x), 2)), None))
+    assert found.severity is ck.Severity.OK
+    assert "shows no sampler" in found.message
+
+    class Broken(VAE):
+        def forward(self, x: Tensor) -> Tensor:
+            raise KeyError("labels")
+
+    assert "forward pass failed: KeyError" in told(Broken())[1].message
+
+    class Elsewhere(VAE):
+        def forward(self, x: Tensor) -> Tensor:
+            code = self.encode(x)
+            return self.decode(self.reparameterize(code["mean"] + 3, code["logvar"]))
+
+    assert "not called on the declared means" in told(Elsewhere())[1].message
+
+    class Mean(VAE):
+        def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+            return mean
+
+    assert "returned the mean" in told(Mean())[1].message
+
+
+def test_the_plain_function() -> None:
+    rng = np.random.default_rng(0)
+    mean, scale = rng.normal(size=(500, 2)), np.full((500, 2), 0.2)
+    z = mean[:, None] + 2 * scale[:, None] * rng.normal(size=(500, 4, 2))
+    number = ck.probes.sampled_scale(z, mean, scale)
+    assert number.low < 2 < number.high
