@@ -1,6 +1,9 @@
 """The mixture kernel and the marginals against a matrix product's peak and against naive code.
 
 One process, one thread, CPU time, minimum of interleaved repeats: only the ratios mean something.
+"x mm" is time over that of the 4 D flops a pair takes as a product, at the best rate that torch.mm
+reached in this process. Cases: all dimensions active; every fourth active, the others collapsed;
+all collapsed, where the compiled loop can leave no pair early; scales a thousand times smaller.
     python benchmarks/mixture.py [--quick]
 """
 
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without an install, too
+from collapsekit.kernels import native
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import log_mixture_others, prepare
 
@@ -37,17 +41,25 @@ class Size:
     repeats: int
 
 
-FULL = Size(columns=10240, rows=2048, naive_rows=128, batch=1024, repeats=7)
+FULL = Size(columns=10240, rows=1024, naive_rows=128, batch=1024, repeats=7)
 QUICK = Size(columns=4096, rows=512, naive_rows=32, batch=256, repeats=3)
 
 
-def data(columns: int, dims: int, sharpness: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+CASES = ("active", "quarter", "collapsed", "sharp")
+
+
+def data(columns: int, dims: int, case: str = "active") -> tuple[Tensor, Tensor, Tensor]:
     """Means, scales and one draw per posterior of a VAE-like set, float64 [K, D]."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.randn(columns, dims, generator=generator, dtype=torch.float64)
     scale = 0.1 + 0.5 * torch.rand(columns, dims, generator=generator, dtype=torch.float64)
     noise = torch.randn(columns, dims, generator=generator, dtype=torch.float64)
-    scale *= sharpness
+    if case in ("quarter", "collapsed"):
+        idle = torch.arange(dims) % 4 != 0 if case == "quarter" else torch.ones(dims) == 1
+        mean[:, idle] *= 0.02
+        scale[:, idle] = 0.98 + 0.02 * scale[:, idle]
+    elif case == "sharp":
+        scale *= 1e-3
     return mean, scale, mean + scale * noise
 
 
@@ -106,21 +118,22 @@ def minibatch_mi(mean: Tensor, logvar: Tensor) -> Tensor:
     return negative_entropy - log_aggregate.mean()
 
 
-def mixture_report(dims: int, size: Size) -> None:
-    mean, scale, z = data(size.columns, dims)
-    sharp_mean, sharp_scale, sharp_z = data(size.columns, dims, 1e-3)
+def mixture_report(dims: int, size: Size, paths: list[str]) -> None:
     own = torch.arange(size.rows)
-    wide, narrow = prepare(sharp_mean, sharp_scale), prepare(mean, scale)
-    assert (narrow.dtype, wide.dtype) == ("float32", "float64")
-    z, sharp_z = z[: size.rows], sharp_z[: size.rows]
+    products = peak(torch.float32, dims) | peak(torch.float64, dims)
+    timed: dict[str, Timed] = {name: function for name, (function, _) in products.items()}
+    levels = {}
+    for case in CASES:
+        mean, scale, z = data(size.columns, dims, case)
+        z = z[: size.rows]
+        for path in paths:
+            columns = prepare(mean, scale, path)
+            levels[case, path] = columns.dtype
+            timed[f"{case} {path}"] = lambda c=columns, z=z: log_mixture_others(c, z, own)  # type: ignore[misc]
+    mean, scale, z = data(size.columns, dims)
     small = [x.float() for x in (mean, scale, z[: size.naive_rows])]
     batch = max(64, size.batch * 32 // max(dims, 32))  # 3 arrays of [B, B, D]: at most 400 MB
     batch_mean, batch_logvar = small[0][:batch], 2 * small[1][:batch].log()
-
-    products = peak(torch.float32, dims) | peak(torch.float64, dims)
-    timed: dict[str, Timed] = {name: function for name, (function, _) in products.items()}
-    timed["f32"] = lambda: log_mixture_others(narrow, z, own)
-    timed["f64"] = lambda: log_mixture_others(wide, sharp_z, own)
     for megabytes in CHUNKS_MB:
         timed[f"naive {megabytes}"] = lambda mb=megabytes: broadcast(*small, mb)  # type: ignore[misc]
     timed["minibatch"] = lambda: minibatch_mi(batch_mean, batch_logvar)
@@ -130,20 +143,26 @@ def mixture_report(dims: int, size: Size) -> None:
         kind: max(flops / best[n] for n, (_, flops) in products.items() if n.startswith(kind))
         for kind in ("float32", "float64")
     }
-    pairs = size.rows * size.columns
-    f32, f64 = best["f32"] / pairs * 1e9, best["f64"] / pairs * 1e9
-    mm32, mm64 = 4e9 * dims / rate["float32"], 4e9 * dims / rate["float64"]
+    product = {kind: 4e9 * dims / rate[kind] for kind in rate}
     chunk = min(CHUNKS_MB, key=lambda mb: best[f"naive {mb}"])
     naive = best[f"naive {chunk}"] / (size.naive_rows * size.columns) * 1e9
     usual = best["minibatch"] / batch**2 * 1e9
     print(
-        f"D={dims:<4d} float32 {f32:6.2f} ns/pair = {mm32 / f32:.2f} of mm's {mm32:.2f} "
-        f"({rate['float32'] / 1e9:.0f} GF/s) | float64 {f64:6.2f} = {mm64 / f64:.2f} of "
-        f"{mm64:.2f} ({rate['float64'] / 1e9:.0f}) | f64/f32 {f64 / f32:.2f}\n"
-        f"       naive float32, best chunk {chunk} MB: {naive:.0f} ns/pair, {naive / f32:.0f}x | "
-        f"usual minibatch code, B={batch}: {usual:.0f} ns/pair, {usual / f32:.0f}x",
-        flush=True,
+        f"D = {dims}: torch.mm takes {product['float32']:.2f} ns for 4 D flops in float32 "
+        f"({rate['float32'] / 1e9:.0f} GF/s), {product['float64']:.2f} ns in float64 "
+        f"({rate['float64'] / 1e9:.0f}); naive float32 broadcast, best chunk {chunk} MB, "
+        f"{naive:.0f} ns/pair; minibatch code, B = {batch}, {usual:.0f} ns/pair"
     )
+    for (case, path), level in levels.items():
+        nanoseconds = best[f"{case} {path}"] / (size.rows * size.columns) * 1e9
+        # `mixed` counts against float32 too: that is the harder comparison.
+        against = product["float64" if "float64" in level else "float32"]
+        print(
+            f"  {case:9s} {path:8s} {level:14s} {nanoseconds:6.2f} ns/pair, "
+            f"{nanoseconds / against:5.2f} x mm ({against / nanoseconds:.2f} of its rate), "
+            f"naive {naive / nanoseconds:4.0f} x, minibatch {usual / nanoseconds:4.0f} x",
+            flush=True,
+        )
 
 
 def marginals_report(columns: int, width: float, repeats: int) -> None:
@@ -167,12 +186,13 @@ def marginals_report(columns: int, width: float, repeats: int) -> None:
 
 def memory_of(what: str, columns: int, dims: int) -> None:
     """Runs in a process of its own: prints the peak memory beside the inputs, MB."""
-    mean, scale, z = data(columns, dims, 1e-3 if what == "f64" else 1.0)
+    path, _, case = what.partition("-")
+    mean, scale, z = data(columns, dims, case or "active")
     own = torch.arange(columns)
-    if what in ("f32", "f64"):  # let the libraries make their own buffers first
-        log_mixture_others(prepare(mean[:600], scale[:600]), z[:600], own[:600])
-    else:
+    if what == "marginals":  # let the libraries make their own buffers first
         log_marginals(mean[:600, :1], scale[:600, :1], z[:600, :1])
+    else:
+        log_mixture_others(prepare(mean[:600], scale[:600], path), z[:600], own[:600])
     status = Path("/proc/self/status")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak until now
@@ -191,19 +211,22 @@ def memory_of(what: str, columns: int, dims: int) -> None:
     if what == "marginals":
         log_marginals(mean, scale, z)
     else:
-        log_mixture_others(prepare(mean, scale), z, own)
+        log_mixture_others(prepare(mean, scale, path), z, own)
     print(f"{peak_now() - before:.1f}")
 
 
-def memory_report(columns: int, dims: int) -> None:
-    found = {}
-    for what in ("f32", "f64", "marginals"):
+def memory_report(columns: int, dims: int, paths: list[str]) -> None:
+    found = []
+    for what in (
+        *(f"{path}-{case}" for path in paths for case in ("active", "sharp")),
+        "marginals",
+    ):
         command = [sys.executable, __file__, "--memory", what, str(columns), str(dims)]
-        found[what] = float(subprocess.run(command, check=True, capture_output=True).stdout)
+        megabytes = float(subprocess.run(command, check=True, capture_output=True).stdout)
+        found.append(f"{what.replace('-', ' ')} {megabytes:.0f} MB")
     naive = 3 * columns**2 * dims * 4 / 2**20
     print(
-        f"peak extra memory, K=R={columns}, D={dims}: float32 {found['f32']:.0f} MB, float64 "
-        f"{found['f64']:.0f} MB, marginals {found['marginals']:.0f} MB; "
+        f"peak extra memory, K=R={columns}, D={dims}: {', '.join(found)}; "
         f"[K, K, D] code {naive:,.0f} MB by count",
         flush=True,
     )
@@ -233,16 +256,20 @@ def main() -> None:
         memory_of(what, int(columns), int(dims))
         return
     size = QUICK if chosen.quick else FULL
-    print(f"{processor()}; {os.cpu_count()} cores; torch {torch.__version__}; {size}")
+    library = native.library()
+    paths = ["torch"] if isinstance(library, str) else list(native.PATHS)
+    print(
+        f"{processor()}; {os.cpu_count()} cores, 1 thread; torch {torch.__version__}; {size}; "
+        f"compiled path: {library if isinstance(library, str) else 'yes'}"
+    )
     for dims in (8, 32, 128):
-        mixture_report(dims, size)
+        mixture_report(dims, size, paths)
     for columns in (4096,) if chosen.quick else (4096, 16384, 50000):
         for width in (0.3, 0.01, 1e-4):
             marginals_report(columns, width, 2)
     if sys.platform != "win32":
-        memory_report(2048 if chosen.quick else 10000, 32)
-        if not chosen.quick:
-            memory_report(50000, 32)
+        for dims in (8, 32, 128):
+            memory_report(2048 if chosen.quick else 10000, dims, paths)
 
 
 if __name__ == "__main__":
