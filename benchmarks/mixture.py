@@ -41,7 +41,7 @@ class Size:
     repeats: int
 
 
-FULL = Size(columns=10240, rows=1024, naive_rows=128, batch=1024, repeats=7)
+FULL = Size(columns=10240, rows=512, naive_rows=32, batch=1024, repeats=20)
 QUICK = Size(columns=4096, rows=512, naive_rows=32, batch=256, repeats=3)
 
 

@@ -182,7 +182,8 @@ class Population:
 
         Computed in tiles that begin at multiples of `TILE` whatever rows are asked for, and kept: a
         matrix product rounds differently when its rows are cut differently, and a single-precision
-        one would make the result depend on the cut in the eighth digit.
+        one would make the result depend on the cut in the eighth digit. (The compiled path would
+        not; a machine without a compiler takes the other.)
         """
         first, last = start // TILE * TILE, -(-stop // TILE) * TILE
         for begin in range(first, last, TILE):

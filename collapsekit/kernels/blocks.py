@@ -1,8 +1,9 @@
 """The blocks of the mixture kernel in torch, on any device: a matrix product and three passes.
 
 With x the centred row, ``[x^2, x, 1, r] @ [-1/(2 s^2), mu/s^2, c, -1]`` is the exponent of every
-pair of a block, less the row's reference r: the first block's largest. It need not be the largest
-of all: a sum that outgrows float is computed again against its own.
+pair of a block, less the row's reference r. That is the largest exponent so far and some more; it
+need not be the largest of all, since a float has room on both sides. A block whose sum outgrows it
+all the same is computed again against its own largest, which then becomes the reference.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ State = tuple[Tensor, Tensor]
 FLOOR = -126.0
 """Base-2 exponents are clamped here: 2^-126 of the reference, the smallest normal float32."""
 
-CEILING = 2.0**100
+CEILING = 2.0**118
 """A block's sum beyond it is computed again: float32 ends at 2^128."""
+
+MARGIN = 60.0
+"""How far the reference lies above the largest exponent so far: later ones may exceed that by 178
+bits, and what lies 66 bits below it is clamped, which is nothing."""
 
 _SPAN = 64  # column blocks whose (M, S) are kept before they are merged in one go
 
@@ -131,23 +136,21 @@ def _span(
             block.sub_(peaks[number].clamp_min_(lowest))
         torch.sum(block.clamp_min_(FLOOR).exp2_(), 1, out=sums[number])
 
-    if not direct:
-        features[:, -1] = 0.0
-    add(0, against_own_peak=True)
-    # A row without a term so far (its own column only, or out of range) has no reference either.
-    alike = not direct and not bool((peaks[0] == lowest).any())
-    if alike:
-        reference = peaks[0].floor()  # an integer is the same in every product's rounding
-        features[:, -1:] = reference
-        peaks[1:] = reference
-    for number in range(1, len(weights)):
-        add(number, against_own_peak=not alike)
-    if alike:
-        outgrown = ~(sums <= CEILING).all(1)
-        if bool(outgrown.any()):
+    reference: Tensor | None = None
+    for number in range(len(weights)):
+        if reference is not None:
+            peaks[number] = reference
+            add(number, against_own_peak=False)
+            if bool((sums[number] <= CEILING).all()):
+                continue
+        if not direct:
             features[:, -1] = 0.0
-            for number in outgrown.nonzero().squeeze(1).tolist():
-                add(number, against_own_peak=True)
+        add(number, against_own_peak=True)
+        # A row without a term yet (its own column only, or out of range) has no reference either.
+        largest = peaks[: number + 1].amax(0)
+        if not direct and not bool((largest == lowest).any()):
+            reference = largest.floor() + MARGIN  # an integer: the same in every product's rounding
+            features[:, -1:] = reference
     exponents = peaks.squeeze(-1).double()
     exponents.masked_fill_(exponents == lowest, -torch.inf)  # only own pairs, or out of range
     exponent = exponents.amax(0)

@@ -6,6 +6,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import reduce
 
 import pytest
@@ -350,6 +351,34 @@ def test_more_blocks_than_one_span() -> None:
     z, own = random.normal(8, 1), torch.arange(8) * 5000
     result = log_mixture_others(prepare(mean, scale), z, own)
     torch.testing.assert_close(result, direct(mean, scale, z, own), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [50.0, 150.0, 400.0, 5000.0])
+def test_terms_far_above_those_of_the_first_block_count(bits: float) -> None:
+    # 1,000 columns so many bits away, then near ones: the first block's reference is far too low.
+    far = math.sqrt(2 * math.log(2) * bits)
+    mean = torch.cat([full(far, 1000, 1), full(0.0, 500, 1)])
+    scale, z = full(1.0, 1500, 1), torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
+    own = torch.full((20,), -1)
+    columns = prepare(mean, scale)
+    found, truth = log_mixture_others(columns, z, own), direct(mean, scale, z, own)
+    torch.testing.assert_close(found, truth, rtol=0, atol=columns.bound)
+    alone = log_mixture_others(prepare(mean[:1000], scale[:1000]), z, own)
+    expected = direct(mean[:1000], scale[:1000], z, own)
+    torch.testing.assert_close(alone, expected, rtol=1e-6, atol=1e-4)
+
+
+def test_tiles_run_on_any_executor_and_merge_as_they_come() -> None:
+    random = Random(24)
+    mean, scale = vae(random, 900, 6)
+    scale[::4] *= 1e-3
+    z, own = (mean + scale * random.normal(900, 6))[:200], torch.arange(200)
+    columns = prepare(mean, scale)
+    with ThreadPoolExecutor(2) as pool:
+        tasks = [pool.submit(tile, columns, z, own, k, k + 100) for k in range(0, 900, 100)]
+        state = reduce(merge, [task.result() for task in as_completed(tasks)])
+    whole = log_mixture_others(columns, z, own)
+    torch.testing.assert_close(finish(state), whole, rtol=1e-6, atol=1e-6)
 
 
 def test_columns_survive_pickling() -> None:
