@@ -96,12 +96,12 @@ def shares(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> list[float]:
     """Share in a collision at every overlap and distance considered, from the probe's states."""
     found = []
     obs = Observation.of_arrays(mean, scale, x=x)
-    rows = ck.probes.Collisions(sizes=()).observe(obs)["rows"]
-    overlap, distance = rows.column("overlap"), rows.column("distance")
-    random = distance[:, -ck.probes.Collisions().others :]
     for quantile in DISTANCES:
-        far = distance >= np.quantile(random[random > 0], quantile)
-        found += [float(((overlap >= bar) & far).any(axis=1).mean()) for bar in OVERLAPS]
+        for bar in OVERLAPS:
+            rows = ck.probes.Collisions(overlap=bar, sizes=()).observe(obs)["rows"]
+            random = rows.column("random")
+            far = np.quantile(random[random > 0], quantile)
+            found.append(float((rows.column("apart") >= far).mean()))
     return found
 
 

@@ -67,30 +67,30 @@ class Collisions:
     def observe(self, obs: Observation) -> States:
         """Overlap and input distance of each row's nearest codes, and of random others."""
         crowd = crowd_of(obs, self.limit)
-        posterior, targets = crowd.posterior, crowd.targets
-        rows = torch.as_tensor(obs.rows)
-        candidates = self._candidates(crowd, obs.rows)
-        near = torch.as_tensor(candidates)
-        overlap = to_numpy(_overlap(posterior, rows, near))
-        distance = to_numpy(input_distance(targets, rows, near))
-        apart = np.where(overlap >= self.overlap, distance, -np.inf)
-        best = apart.argmax(axis=1)
-        at = np.arange(len(rows))
-        both = torch.stack([targets[rows], targets[torch.as_tensor(candidates[at, best])]], dim=1)
+        rows, others = torch.as_tensor(obs.rows), min(self.others, crowd.size - 1)
+        candidates = torch.as_tensor(self._candidates(crowd, obs.rows))
+        overlap, distance = self._compare(crowd, rows, candidates)
+        best = distance.argmax(dim=1)
+        at = torch.arange(len(rows))
+        partner = candidates[at, best]
+        both = torch.stack([crowd.targets[rows], crowd.targets[partner]], dim=1)
         shape = tuple(obs.door.target(obs.x).shape[1:])
-        partner = crowd.index[candidates[at, best]]
         return {
-            "rows": Rows(obs.index, overlap=overlap, distance=distance),
+            "rows": Rows(
+                obs.index,
+                apart=distance[at, best],
+                random=input_distance(crowd.targets, rows, candidates[:, -others:]),
+            ),
             "pairs": Top(
                 # Each pair is met from both ends; keep twice what is shown.
                 2 * self.shown,
-                apart[at, best],
+                distance[at, best],
                 obs.index,
-                partner=partner,
+                partner=crowd.index[to_numpy(partner)],
                 overlap=overlap[at, best],
                 inputs=both.reshape(len(rows), 2, *shape),
             ),
-            "facts": Constant((crowd.rate[0], min(self.others, crowd.size - 1))),
+            "rate": Constant(crowd.rate[0]),
             **{
                 f"of {size}": self._among(crowd.head(size), obs)
                 for size in self.sizes
@@ -104,25 +104,34 @@ class Collisions:
         steps = np.arange(1, min(self.others, crowd.size - 1) + 1)
         return np.concatenate([near, (rows[:, None] + steps) % crowd.size], axis=1)
 
+    def _compare(
+        self, crowd: Population, rows: Tensor, candidates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Overlaps [B, m], and distances of the inputs where these reach the bar, else -inf."""
+        overlap = _overlap(crowd.posterior, rows, candidates).cpu()
+        distance = torch.full(overlap.shape, -math.inf, dtype=torch.float64)
+        row, column = torch.nonzero(overlap >= self.overlap, as_tuple=True)
+        for part in torch.arange(len(row)).split(4096):  # images: a few at a time
+            at, to = rows[row[part]], candidates[row[part], column[part]]
+            far = (crowd.targets[at] - crowd.targets[to]).norm(dim=1)
+            distance[row[part], column[part]] = far.to(distance)
+        return overlap, distance
+
     def _among(self, crowd: Population, obs: Observation) -> Rows:
         """Of the rows among the first few, the largest distance at which each overlaps."""
         inside = obs.rows < crowd.size
         rows = torch.as_tensor(obs.rows[inside])
-        near = torch.as_tensor(self._candidates(crowd, obs.rows[inside]))
-        overlap = to_numpy(_overlap(crowd.posterior, rows, near))
-        distance = to_numpy(input_distance(crowd.targets, rows, near))
-        apart = np.where(overlap >= self.overlap, distance, -np.inf)
-        return Rows(to_numpy(obs.index)[inside], apart=apart.max(axis=1))
+        candidates = torch.as_tensor(self._candidates(crowd, obs.rows[inside]))
+        _, distance = self._compare(crowd, rows, candidates)
+        return Rows(to_numpy(obs.index)[inside], apart=distance.amax(dim=1))
 
     def conclude(self, state: States) -> Result:
         """Who collides, once the data's own spread is known."""
         rows: Rows = state["rows"]
-        overlap, distance = rows.column("overlap"), rows.column("distance")
-        n, (rate, others) = len(distance), state["facts"].value
+        apart, random = rows.column("apart"), rows.column("random")
+        n, rate = len(apart), state["rate"].value
         # Distances of random pairs; equal inputs are no pair.
-        random = distance[:, -others:]
         typical = float(np.median(random[random > 0])) if (random > 0).any() else math.inf
-        apart = np.where(overlap >= self.overlap, distance, -np.inf).max(axis=1)
         collides: Array = apart >= typical
         note = f"overlap at least {self.overlap:g}, inputs at least {typical:.4g} apart"
         share = share_number(
