@@ -25,7 +25,7 @@ from collapsekit.likelihoods import (
     squared_error,
 )
 from collapsekit.posteriors import DiagonalGaussian, standard_normal
-from collapsekit.samples import Inputs, rows_of
+from collapsekit.samples import Inputs, map_tensors, rows_of
 
 #: How the second output of the encoder is turned into a standard deviation.
 PARAMETERISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -141,9 +141,11 @@ class Door:
         """
         rows = rows_of(x)
         self.passes[f"{stream}: encode"] += rows
-        mean, second, named = _pair(self.adapter.encode(x))
+        # Copies on both sides: models write to their input, and give one buffer twice.
+        mean, second, named = _pair(self.adapter.encode(map_tensors(torch.clone, x)))
         raw_mean, raw_second = as_tensor(mean), as_tensor(second)
-        if raw_mean.shape != raw_second.shape or raw_mean.ndim < 1 or len(raw_mean) != rows:
+        fits = raw_mean.shape == raw_second.shape and raw_mean.ndim and len(raw_mean) == rows
+        if not fits or not math.prod(raw_mean.shape[1:]):
             raise ModelError(
                 "the encoder's output is not a posterior for every row",
                 got=f"mean {tuple(raw_mean.shape)} and scale {tuple(raw_second.shape)} for "
@@ -154,11 +156,16 @@ class Door:
         if raw_mean.ndim == 1:
             raw_mean, raw_second = raw_mean[:, None], raw_second[:, None]
         if raw_mean.is_complex() or raw_second.is_complex():
-            raise ModelError("the encoder returned complex numbers", expected="real numbers")
+            raise ModelError(
+                "the encoder returned complex numbers",
+                got=f"mean {raw_mean.dtype}, scale {raw_second.dtype}",
+                expected="real numbers",
+                remedy="return real and imaginary parts as dimensions of their own",
+            )
         self._learn_code(mean, raw_mean)
         transform = PARAMETERISATIONS["scale" if named else self.parameterisation]
-        flat = raw_mean.to(torch.float64).flatten(1)
-        second64 = raw_second.to(torch.float64).flatten(1)
+        flat = raw_mean.to(torch.float64, copy=True).flatten(1)
+        second64 = raw_second.to(torch.float64, copy=True).flatten(1)
         scale = transform(second64)
         good = (torch.isfinite(flat) & torch.isfinite(scale) & (scale > 0)).all(dim=1)
         hopeless = bool(rows) and not bool(good.any())
@@ -205,7 +212,7 @@ class Door:
             wants_numpy = isinstance(mean, np.ndarray)
 
             def code(z: Tensor) -> Any:
-                shaped = z.to(dtype).reshape(len(z), *shape)
+                shaped = z.to(dtype, copy=True).reshape(len(z), *shape)
                 return shaped.cpu().numpy() if wants_numpy else shaped
 
             self._code = code
@@ -299,7 +306,7 @@ class Door:
                 expected=f"({len(z)}, ...)",
                 remedy="keep the samples on the first axis in decode",
             )
-        return tensor
+        return tensor.clone()
 
     def decode_attached(self, z: Tensor, context: Any) -> Any:
         """The decoder's answer as it comes, unchecked and with its derivatives.

@@ -16,15 +16,22 @@ class CollapsekitError(Exception):
 
     def __init__(self, what: str, *, got: str = "", expected: str = "", remedy: str = "") -> None:
         self.what, self.got, self.expected, self.remedy = what, got, expected, remedy
-        lines = [what]
-        lines += [f"  got:      {got}"] if got else []
-        lines += [f"  expected: {expected}"] if expected else []
-        lines += [f"  do:       {remedy}"] if remedy else []
+        lines = [_cut(what)]
+        lines += [f"  got:      {_cut(got)}"] if got else []
+        lines += [f"  expected: {_cut(expected)}"] if expected else []
+        lines += [f"  do:       {_cut(remedy)}"] if remedy else []
         super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only parameters do not survive BaseException's own pickling.
         return (_rebuild, (type(self), self.what, self.got, self.expected, self.remedy))
+
+
+_LONGEST = 700  # characters of a part; names that strangers chose know no end
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]} ... {text[-30:]}"
 
 
 def _rebuild(

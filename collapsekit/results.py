@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -267,9 +268,10 @@ def load(path: str | os.PathLike[str]) -> Audit:
         The file is missing, is no audit, or was written by a schema this version does not know.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise OSError("neither a file nor a link to one")
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST_FILE:
-                raise FileError(f"{path} would unpack to more than an audit ever holds")
+            _refuse_bombs(path, archive.infolist())
             head = json.loads(_read(archive, "audit.json"))
             if not isinstance(head, dict):
                 raise TypeError(f"its head is a {type(head).__name__}")
@@ -279,7 +281,7 @@ def load(path: str | os.PathLike[str]) -> Audit:
             if head.get("schema") != SCHEMA:
                 raise FileError(
                     f"{path} has another schema",
-                    got=str(head.get("schema")),
+                    got=repr(head.get("schema"))[:80],
                     expected=SCHEMA,
                     remedy="read it with the version of collapsekit that wrote it",
                 )
@@ -310,7 +312,10 @@ def load(path: str | os.PathLike[str]) -> Audit:
         raise
     except FileNotFoundError as error:
         raise FileError(
-            "no such audit file", got=str(path), expected="a file that Audit.save wrote"
+            "no such audit file",
+            got=str(path),
+            expected="a file that Audit.save wrote",
+            remedy="check the path",
         ) from error
     except _DAMAGE as error:
         raise FileError(
@@ -421,7 +426,8 @@ def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 _LARGEST_ENTRY = 4 << 30
-_LARGEST_FILE = 16 << 30
+_LARGEST_HEAD = 64 << 20
+_MOST_CELLS = 1 << 31  # of a table: repeated values take no room in a file, but do in memory
 # Whatever a file that is no whole audit can make zip, JSON, parquet and NumPy raise.
 _DAMAGE = (
     OSError,
@@ -430,6 +436,10 @@ _DAMAGE = (
     TypeError,
     AttributeError,
     RecursionError,
+    MemoryError,
+    OverflowError,
+    IndexError,
+    AssertionError,
     EOFError,
     NotImplementedError,
     zlib.error,
@@ -437,15 +447,22 @@ _DAMAGE = (
 )
 
 
+def _refuse_bombs(path: str | os.PathLike[str], entries: list[zipfile.ZipInfo]) -> None:
+    """Only the head is ever compressed, so nothing else can grow while it is read."""
+    for entry in entries:
+        head = entry.filename == "audit.json"
+        most = _LARGEST_HEAD if head else _LARGEST_ENTRY
+        if entry.file_size > most or (entry.compress_type != zipfile.ZIP_STORED and not head):
+            raise FileError(
+                f"{path} holds an entry that no audit has",
+                got=f"{entry.filename[:80]!r}, {entry.file_size:,} bytes once unpacked, from "
+                f"{entry.compress_size:,}",
+                expected=f"at most {most:,} bytes" + ("" if head else ", not compressed"),
+                remedy="do not open this file; it was not written by Audit.save",
+            )
+
+
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    size = archive.getinfo(name).file_size
-    if size > _LARGEST_ENTRY:
-        raise FileError(
-            f"entry {name!r} is too large",
-            got=f"{size:,} bytes",
-            expected=f"at most {_LARGEST_ENTRY:,}",
-            remedy="do not open this file; an audit is never that large",
-        )
     return archive.read(name)
 
 
@@ -456,7 +473,13 @@ def _parquet(table: pd.DataFrame) -> bytes:
 
 
 def _frame(content: bytes) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(content), engine="pyarrow")
+    from pyarrow.parquet import read_metadata
+
+    metadata = read_metadata(io.BytesIO(content))
+    if metadata.num_rows * max(metadata.num_columns, 1) > _MOST_CELLS:
+        raise ValueError(f"a table of {metadata.num_rows:,} rows")
+    # One thread: nothing of Arrow then outlives the call, whenever the interpreter ends.
+    return pd.read_parquet(io.BytesIO(content), engine="pyarrow", use_threads=False)
 
 
 def _npy(array: np.ndarray) -> bytes:

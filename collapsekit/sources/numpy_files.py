@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -19,7 +21,8 @@ from collapsekit.sources.disk import DiskArray, HeldArray, RawArray
 #: What a damaged file makes NumPy and zipfile raise.
 DAMAGE = (
     ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, SyntaxError, TypeError,
-    OverflowError, RecursionError, zlib.error, struct.error, zipfile.BadZipFile,
+    OverflowError, RecursionError, AttributeError, tokenize.TokenError, zlib.error, struct.error,
+    zipfile.BadZipFile,
 )  # fmt: skip
 _LOCAL_HEADER = 30  # bytes of a zip entry's own header before its name
 
@@ -115,12 +118,14 @@ class Member:
 
 def _header(file: IO[bytes] | Any) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-    else:  # 3.0 exists for records whose field names are not ASCII
-        raise ValueError(f"format version {version[0]}.{version[1]}, expected 1.0 or 2.0")
+    with warnings.catch_warnings():  # about headers as Python 2 wrote them, which are read
+        warnings.simplefilter("ignore")
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+        else:  # 3.0 exists for records whose field names are not ASCII
+            raise ValueError(f"format version {version[0]}.{version[1]}, expected 1.0 or 2.0")
     if dtype.hasobject:
         raise Pickled(f"dtype {dtype}")
     if dtype.subdtype is not None or any(side < 0 for side in shape):

@@ -37,7 +37,7 @@ def found(place: Path) -> tuple[list[Path], Path | None]:
     """
     if place.is_dir():
         files = [f for f in place.iterdir() if f.suffix.lower() in ARRAYS and f.name[0] != "."]
-    elif has_magic(str(place)):
+    elif has_magic(str(place)) and not place.exists():
         files = [Path(f) for f in glob(str(place), recursive=True)]
         if not files:
             raise InputError(

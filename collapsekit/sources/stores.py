@@ -59,14 +59,7 @@ def as_store(data: Any, name: str = "data") -> Store:
     ready = isinstance(data, Tensor | DiskArray)
     store: Store = data if ready else _from_numpy_or_dlpack(data, name)
     if isinstance(store, Tensor):
-        if store.layout != torch.strided:
-            raise InputError(
-                f"{name} is sparse or nested",
-                got=f"a tensor of layout {store.layout}",
-                expected="a dense tensor",
-                remedy="pass tensor.to_dense(), or a Dataset that makes dense samples",
-            )
-        store = store.detach()
+        store = _dense(store, name)
         complex_ = store.is_complex()
     else:
         _refuse_odd_kinds(store, name)
@@ -86,6 +79,32 @@ def as_store(data: Any, name: str = "data") -> Store:
             remedy="pass the array of all samples; for one sample, array[None]",
         )
     return store
+
+
+def _dense(tensor: Tensor, name: str) -> Tensor:
+    if tensor.layout != torch.strided:
+        raise InputError(
+            f"{name} is sparse or nested",
+            got=f"a tensor of layout {tensor.layout}",
+            expected="a dense tensor",
+            remedy="pass tensor.to_dense(), or a Dataset that makes dense samples",
+        )
+    if tensor.is_meta:
+        raise InputError(
+            f"{name} has no values",
+            got="a tensor on the device 'meta', which is a shape alone",
+            expected="a tensor with values",
+            remedy="load its values, or make it on the device cpu",
+        )
+    return tensor.detach()
+
+
+def _on_host(tensor: Tensor, name: str) -> np.ndarray:
+    tensor = _dense(tensor, name).cpu().resolve_conj().resolve_neg()
+    # NumPy knows none of the floats that are narrower than float32, but for float16.
+    narrow = tensor.is_floating_point() and tensor.element_size() < 4
+    array: np.ndarray = (tensor.float() if narrow else tensor).numpy()
+    return array
 
 
 def _from_numpy_or_dlpack(data: Any, name: str) -> Store:
@@ -109,12 +128,17 @@ def _from_numpy_or_dlpack(data: Any, name: str) -> Store:
         if not hasattr(data, "__array__"):
             return np.from_dlpack(data)
     if isinstance(data, Sequence) and any(isinstance(part, Tensor) for part in data):
-        data = [part.detach().cpu() if isinstance(part, Tensor) else part for part in data]
+        data = [_on_host(part, name) if isinstance(part, Tensor) else part for part in data]
     try:
         return np.asarray(data)
-    except ValueError as error:
-        if not isinstance(data, Sequence):
-            raise
+    except Exception as error:  # whatever a stranger's __array__ raises
+        if not (isinstance(data, Sequence) and isinstance(error, ValueError)):
+            raise InputError(
+                f"{name} cannot be read as an array",
+                got=f"{type(data).__name__}: {type(error).__name__}: {error}"[:300],
+                expected="numbers: an array, or nested lists of one shape",
+                remedy="pass numpy.asarray(...) of it",
+            ) from error
         raise InputError(
             f"{name} is ragged: its samples do not have one shape",
             got=_first_difference(data),
@@ -215,12 +239,26 @@ def to_tensor(store: Store, rows: Rows = slice(None)) -> Tensor:
     # the fresh array has plain strides, which an axis of length 1 otherwise need not have.
     if not isinstance(store, Tensor):
         chunk = np.array(store[rows], dtype=target, order="C", copy=True)
+        if target == "int64" and store.dtype.kind == "u":
+            _refuse_wrapped(bool((chunk < 0).any()))
         if image:
             chunk /= np.float32(255)
         return torch.from_numpy(chunk)
     some = store[rows] if isinstance(rows, slice) else store[torch.as_tensor(rows).to(store.device)]
     some = some.clone(memory_format=torch.contiguous_format).to(getattr(torch, target))
+    if store.dtype == torch.uint64:
+        _refuse_wrapped(bool((some < 0).any()))
     return some / 255 if image else some
+
+
+def _refuse_wrapped(negative: bool) -> None:
+    if negative:
+        raise InputError(
+            "a whole number is too large",
+            got="uint64 values of 2^63 or more",
+            expected="values that int64 holds, in which models compute",
+            remedy="pass the data as float64, or scaled",
+        )
 
 
 def to_inputs(stores: Any, rows: Rows = slice(None)) -> Inputs:
