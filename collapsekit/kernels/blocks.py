@@ -3,7 +3,7 @@
 With x the centred row, ``[x^2, x, 1, r] @ [-1/(2 s^2), mu/s^2, c, -1]`` is the exponent of every
 pair of a block, less the row's reference r. That is the largest exponent so far and some more; it
 need not be the largest of all, since a float has room on both sides. A block whose sum outgrows it
-all the same is computed again against its own largest, which then becomes the reference.
+all the same is computed again against its own largest, and so are those after it.
 """
 
 from __future__ import annotations
@@ -137,19 +137,22 @@ def _span(
         torch.sum(block.clamp_min_(FLOOR).exp2_(), 1, out=sums[number])
 
     reference: Tensor | None = None
+    steady = not direct
+    if steady:
+        features[:, -1] = 0.0  # the span before this one may have left its reference
     for number in range(len(weights)):
         if reference is not None:
             peaks[number] = reference
             add(number, against_own_peak=False)
             if bool((sums[number] <= CEILING).all()):
                 continue
-        if not direct:
+            # Where exponents lie thousands of bits apart it would be a product lost each time.
+            reference, steady = None, False
             features[:, -1] = 0.0
         add(number, against_own_peak=True)
         # A row without a term yet (its own column only, or out of range) has no reference either.
-        largest = peaks[: number + 1].amax(0)
-        if not direct and not bool((largest == lowest).any()):
-            reference = largest.floor() + MARGIN  # an integer: the same in every product's rounding
+        if steady and bool((peaks[number] > lowest).all()):
+            reference = peaks[number].floor() + MARGIN  # an integer: exact in every product
             features[:, -1:] = reference
     exponents = peaks.squeeze(-1).double()
     exponents.masked_fill_(exponents == lowest, -torch.inf)  # only own pairs, or out of range
