@@ -6,7 +6,7 @@
 
 Imports point one way (a module imports only from its left; tests/test_layers.py asserts it):
 
-    errors <- number <- findings <- results
+    errors <- number <- findings <- results, and errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods
     noise, samples <- streaming
     number, streaming <- intervals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,8 @@ from collapsekit.adapter import session
 from collapsekit.adapters import as_adapter
 from collapsekit.door import Door
 from collapsekit.errors import InputError, Unavailable
-from collapsekit.findings import Finding, fold
+from collapsekit.findings import Finding, Severity, fold
+from collapsekit.logs import event
 from collapsekit.probe import Probe, Reading, Tables
 from collapsekit.provenance import provenance, run_block
 from collapsekit.results import Audit, Result
@@ -160,7 +162,9 @@ def run(
         task.stream_data()
         task.stream_population()
         task.stream_prior()
-    return _conclude(task, readings)
+    audit = _conclude(task, readings)
+    _log(audit)
+    return audit
 
 
 def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
@@ -202,6 +206,30 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
         },
         provenance=provenance(task.door, task.samples, task.population, task.count, task.seed),
         run=run_block(task.started, task.timings),
+    )
+
+
+def _log(audit: Audit) -> None:
+    """Records of what happened, for whoever listens to the logger."""
+    n = audit.provenance["n"]
+    for stage, seconds in audit.run["timings"].items():
+        told = f"{stage}: {seconds:.1f} s"
+        event("stage", told, stage=stage, seconds=seconds, samples=n)
+    for name, why in audit.skipped.items():
+        event("skipped", f"{name} was not measured: {why}", logging.WARNING, probe=name, why=why)
+    for finding in audit.findings:
+        level = logging.WARNING if finding.severity >= Severity.WARN else logging.INFO
+        fields = {"code": finding.code, "severity": finding.severity.word}
+        event("finding", finding.message, level, **fields, sample_numbers=finding.samples[:100])
+    event(
+        "end",
+        f"verdict {audit.verdict.name} on {n:,} samples in {audit.run['seconds']:.1f} s",
+        verdict=audit.verdict.name,
+        seconds=audit.run["seconds"],
+        samples=n,
+        model=audit.provenance["model"],
+        data=audit.provenance["data"],
+        passes=audit.provenance["passes"],
     )
 
 

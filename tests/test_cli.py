@@ -1068,3 +1068,66 @@ def test_the_module_runs_as_the_script_does(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == f"collapsekit {ck.__version__}\n"
+
+
+# --- again ----------------------------------------------------------------------------------------
+
+
+def test_like_runs_an_audit_again(run: Run, here: Path) -> None:
+    first = run(
+        "audit", "tiny_model:LogVariance", "--data", "x.npy", "--parameterisation", "logvar",
+        "--seed", "7", "--population", "100", "--out", "a.audit",
+    )  # fmt: skip
+    assert first.code == 0, first.err
+    again = run("audit", "--like", "a.audit", "--out", "b.audit", "--format", "json")
+    assert again.code == 0, again.err
+    assert "like a.audit: the same model, data, settings and versions" in again.err
+    one, two = ck.load("a.audit"), ck.load("b.audit")
+    assert one.provenance == two.provenance
+    pd.testing.assert_frame_equal(one.samples, two.samples, rtol=0, atol=0)
+
+
+def test_like_tells_what_differs(run: Run, here: Path) -> None:
+    run(
+        "audit", "tiny_model:LogVariance", "--data", "x.npy", "--parameterisation", "logvar",
+        "--out", "a.audit",
+    )  # fmt: skip
+    assert ck.load("a.audit").provenance["seed"] == 0
+    np.save("other.npy", np.load("x.npy")[:60])
+    again = run("audit", "--like", "a.audit", "--data", "other.npy", "--seed", "3")
+    assert again.code in (0, 3), again.err
+    told = again.err.partition("like a.audit, but for")[2]
+    assert "the number of samples: 120 then, 60 now" in told
+    assert "the data's fingerprint" in told
+    assert "the seed: 0 then, 3 now" in told
+    assert "parameterisation" not in told
+
+
+def test_like_keeps_the_thresholds_of_then(run: Run, here: Path) -> None:
+    run("audit", "posteriors:healthy.npz", "--out", "a.audit")
+    old = ck.load("a.audit")
+    old.settings["active_units"]["threshold"] = 0.5
+    old.provenance["versions"]["collapsekit"] = "0.0.1"
+    old.save("old.audit")
+    again = run("audit", "--like", "old.audit", "--out", "b.audit")
+    assert ck.load("b.audit").settings["active_units"]["threshold"] == 0.5
+    assert "collapsekit: 0.0.1 then" in again.err
+    assert "the settings of" not in again.err
+
+
+def test_like_of_an_audit_made_in_python_needs_model_and_data(run: Run, here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    ck.audit(lambda x: (x, x * 0 - 1), x, parameterisation="log_scale", seed=5).save("p.audit")
+    np.savez("q.npz", mean=x, scale=np.ones_like(x))
+    done = run("audit", "posteriors:q.npz", "--like", "p.audit", "--out", "q.audit")
+    assert done.code in (0, 3), done.err  # posteriors alone decide little
+    assert ck.load("q.audit").provenance["seed"] == 5
+    assert run("audit", "--like", "p.audit").code == 2
+    assert run("audit", "--like", "gone.audit").code == 2
+
+
+def test_the_log_as_lines_of_json(run: Run, here: Path) -> None:
+    done = run("audit", "posteriors:healthy.npz", "--log-json", "log.jsonl")
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
+    assert {line["event"] for line in lines} >= {"stage", "finding", "end"}

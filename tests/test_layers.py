@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # A new top-level module gets its line here.
 LAYERS: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "logs": ("errors",),
     "number": ("errors",),
     "findings": ("number",),
     "tables": ("number",),
@@ -42,7 +43,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "troubles": ("findings",),
     "provenance": ("population",),
     "task": ("probe", "troubles", "provenance"),
-    "engine": ("readings", "adapters", "task"),
+    "engine": ("readings", "adapters", "task", "logs"),
     "monitors": ("engine",),
     "comparison": ("results",),
     # The report reads only the Audit: an old file renders again without model, data or torch.

@@ -15,7 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
+from collapsekit import logs
 from collapsekit.cli import checks, config, gate, options, output
+from collapsekit.cli import like as likeness
 from collapsekit.cli.gate import Status
 from collapsekit.errors import CollapsekitError, InputError
 from collapsekit.gate import rule
@@ -186,6 +188,20 @@ def audit(
     fail_on: FailOn = None,
     allow_inconclusive: AllowInconclusive = False,
     trust_code: TrustCode = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            callback=likeness.recall,
+            is_eager=True,
+            help="Run an earlier audit again: MODEL and all options that are not typed are as they "
+            "were, and what differs is told. Its model is run: only with files that you trust.",
+        ),
+    ] = None,
+    log_json: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Log as lines of JSON; - is stderr."),
+    ] = None,
 ) -> Status:
     """Audit a trained model on data.
 
@@ -228,9 +244,11 @@ def audit(
             remedy=f"collapsekit audit {model} --data test.npy",
         )
 
-    from collapsekit import engine
+    from collapsekit import engine, probes
 
-    with contextlib.redirect_stdout(sys.stderr):
+    then = None if like is None else load(like)
+    measures = None if then is None else likeness.probes(then, probes.REGISTERED)
+    with contextlib.redirect_stdout(sys.stderr), logs.json_lines(log_json):
         result = engine.audit(
             adapter,
             data if brought is None else brought,
@@ -242,11 +260,14 @@ def audit(
             seed=seed,
             batch=batch,
             population=population,
+            probes=measures,
         )
     # What is needed to get this audit again; where it was written to is no part of that.
     words = [word for name, value in given.items() if value is not None for word in (name, value)]
     words += ["--trust-code"] if trust_code else []
     result.provenance["command"] = shlex.join(["collapsekit", "audit", model, *map(str, words)])
+    if then is not None:
+        gate.say(likeness.compared(then, result, str(like)))
     for path, kind in targets.items():
         output.write(result, path, kind)
     output.emit(output.rendered(result, form))
