@@ -10,9 +10,11 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     noise <- kernels <- posteriors <- likelihoods
     noise, samples <- streaming
     number, streaming <- intervals
+    posteriors <- readers <- priors <- door
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
         <- probe (and results, intervals) <- probes (and pareto) <- readings <- engine <- monitors
         <- cli
+    door <- groups <- engine, and results <- joined <- engine: hierarchical models
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
         a report, a gate and a figure read only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other

@@ -18,7 +18,10 @@ class Adapter(Protocol):
     decode(z) -> array or torch Distribution
         The decoder. Called as ``decode(z, context)`` where `context` exists.
     prior
-        (mean, scale), or a normal distribution; N(0, I) otherwise.
+        (mean, scale); a torch distribution; any object with ``log_prob(z)`` and ``sample(shape)``
+        (a flow, a VampPrior as MixtureSameFamily); or, where `context` exists, a function
+        ``prior(context)`` that gives each row its own. N(0, I) otherwise; uniform for discrete
+        codes and on the sphere.
     likelihood
         As the argument of `audit`; the argument wins.
     log_likelihood(x, z) -> [B]
@@ -43,7 +46,12 @@ class Adapter(Protocol):
     """
 
     def encode(self, x: Any, /) -> Any:
-        """(mean, scale), an object with both, or a torch Normal; leading axis B."""
+        """(mean, scale), an object with both, or a torch distribution; leading axis B.
+
+        Families that are read as themselves: Normal, MultivariateNormal, mixtures of diagonal
+        Gaussians, von Mises-Fisher, Categorical, OneHotCategorical and Bernoulli (relaxed ones as
+        their discrete counterparts); any other torch distribution by its own log_prob and draws.
+        """
         ...
 
 

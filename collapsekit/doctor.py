@@ -20,9 +20,10 @@ from collapsekit.adapter import offers, session
 from collapsekit.adapters import as_adapter
 from collapsekit.adapters.evaluated import seeded
 from collapsekit.adapters.reading import Reader, at, is_array
-from collapsekit.door import PARAMETERISATIONS, Door, Encoded, _pair, as_tensor
+from collapsekit.door import Door
 from collapsekit.errors import CollapsekitError, InputError
 from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.readers import PARAMETERISATIONS, Encoded, as_tensor, pair
 from collapsekit.samples import Inputs, as_samples, rows_of
 
 _SAMPLERS = ("reparameterize", "reparametrize", "reparameterise", "reparametrise", "sample")
@@ -170,7 +171,7 @@ class _Look:
         # First a posterior as the audit would take it, where it can; else the readings tell why.
         self.reader: Reader | None = getattr(adapter, "reader", None)
         answer = adapter.encode(self.x)
-        mean, second, named = _pair(answer)
+        mean, second, named = pair(answer)
         if self.reader is not None and self.reader.found is not None:
             mean, second = self.reader.raw(self.x)
         self.mean, self.second = (as_tensor(t).to(torch.float64).flatten(1) for t in (mean, second))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,32 +24,16 @@ from collapsekit.likelihoods import (
     as_likelihood,
     squared_error,
 )
-from collapsekit.posteriors import DiagonalGaussian, standard_normal
+from collapsekit.posteriors import Family
+from collapsekit.priors import per_row, read_prior
+from collapsekit.readers import (
+    PARAMETERISATIONS,
+    Codes,
+    Encoded,
+    as_tensor,
+    read_posterior,
+)
 from collapsekit.samples import Inputs, map_tensors, rows_of
-
-#: How the second output of the encoder is turned into a standard deviation.
-PARAMETERISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "scale": lambda value: value,
-    "variance": torch.sqrt,
-    "logvar": lambda value: torch.exp(0.5 * value),
-    "log_scale": torch.exp,
-}
-
-
-def as_tensor(array: Any) -> Tensor:
-    """A tensor of any framework's array, sharing memory where that is safe.
-
-    Negative strides are copied first: torch.from_dlpack aborts the process on them.
-    """
-    if isinstance(array, Tensor):
-        return array.detach()
-    if isinstance(array, np.ndarray):
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
-            array = np.array(array, order="C")
-        return torch.from_numpy(array)
-    return as_tensor(np.asarray(array))
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -58,24 +42,6 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "out of memory" in text or "can't allocate memory" in text
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An encoder's answer after the check.
-
-    Parameters
-    ----------
-    posterior : DiagonalGaussian
-    good : Tensor, bool [B]
-        Rows whose mean and scale are finite and whose scale is positive.
-    problem : ModelError or None
-        What is wrong where no row is good.
-    """
-
-    posterior: DiagonalGaussian
-    good: Tensor
-    problem: ModelError | None = None
 
 
 @dataclass
@@ -89,7 +55,9 @@ class Door:
         What a bare pair (mean, second) holds in its second place. Objects that name their scale
         (``stddev``, ``scale``, a torch Normal) are read by that name.
     prior : object
-        None for N(0, I), or (mean, scale), or a normal distribution.
+        None for N(0, I) (uniform, for discrete codes and on the sphere); (mean, scale); a torch
+        distribution; any object with ``log_prob(z)`` and ``sample(shape)``; or a function
+        ``prior(context)`` that gives each row its own.
     likelihood : object
         See `as_likelihood`.
     beta : float, optional
@@ -100,12 +68,12 @@ class Door:
     parameterisation: str = "scale"
     prior: Any = None
     likelihood: Any = None
-    latent_shape: tuple[int, ...] = ()
     passes: Counter[str] = field(default_factory=Counter)
     beta: float | None = None
-    _code: Callable[[Tensor], Any] = field(default=lambda z: z)
     _distributions: bool = False
-    prior_row: DiagonalGaussian | None = None
+    codes: Codes | None = None
+    prior_row: Family | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.parameterisation not in PARAMETERISATIONS:
@@ -131,8 +99,8 @@ class Door:
 
     # -- encoder -----------------------------------------------------------------------------
 
-    def encode(self, x: Inputs, stream: str) -> Encoded:
-        """Call the encoder and check what it returns.
+    def encode(self, x: Inputs, stream: str, index: Any = None) -> Encoded:
+        """Call the encoder and check what it returns; `index` are the samples' numbers.
 
         Raises
         ------
@@ -141,99 +109,95 @@ class Door:
         """
         rows = rows_of(x)
         self.passes[f"{stream}: encode"] += rows
-        # Copies on both sides: models write to their input, and give one buffer twice.
-        mean, second, named = _pair(self.adapter.encode(map_tensors(torch.clone, x)))
-        raw_mean, raw_second = as_tensor(mean), as_tensor(second)
-        fits = raw_mean.shape == raw_second.shape and raw_mean.ndim and len(raw_mean) == rows
-        if not fits or not math.prod(raw_mean.shape[1:]):
-            raise ModelError(
-                "the encoder's output is not a posterior for every row",
-                got=f"mean {tuple(raw_mean.shape)} and scale {tuple(raw_second.shape)} for "
-                f"{rows} rows",
-                expected=f"two arrays of one shape ({rows}, D) or ({rows}, ...)",
-                remedy="return (mean, scale) with the samples on the first axis",
-            )
-        if raw_mean.ndim == 1:
-            raw_mean, raw_second = raw_mean[:, None], raw_second[:, None]
-        if raw_mean.is_complex() or raw_second.is_complex():
-            raise ModelError(
-                "the encoder returned complex numbers",
-                got=f"mean {raw_mean.dtype}, scale {raw_second.dtype}",
-                expected="real numbers",
-                remedy="return real and imaginary parts as dimensions of their own",
-            )
-        self._learn_code(mean, raw_mean)
-        transform = PARAMETERISATIONS["scale" if named else self.parameterisation]
-        flat = raw_mean.to(torch.float64, copy=True).flatten(1)
-        second64 = raw_second.to(torch.float64, copy=True).flatten(1)
-        scale = transform(second64)
-        good = (torch.isfinite(flat) & torch.isfinite(scale) & (scale > 0)).all(dim=1)
-        hopeless = bool(rows) and not bool(good.any())
-        problem = self._hopeless(flat, second64, named) if hopeless else None
-        return Encoded(DiagonalGaussian(flat, scale), good, problem)
-
-    def _hopeless(self, mean: Tensor, second: Tensor, named: bool) -> ModelError:
-        low, high = (float(v) for v in torch.aminmax(second))
-        what = "scale" if named else self.parameterisation
-        if not bool(torch.isfinite(mean).all()):
-            return ModelError(
-                "the encoder's means are not finite in any row",
-                got=f"{int((~torch.isfinite(mean)).sum())} values that are NaN or infinite",
-                expected="finite means",
-                remedy="check the data's range and the weights",
-            )
-        remedy = "check the scale head: it needs an exponential or a softplus"
-        if low <= 0 and what in ("scale", "variance"):
-            remedy = (
-                'if the encoder returns log-variances, pass parameterisation="logvar" '
-                '("log_scale" for log standard deviations); if it samples with a signed scale, '
-                "collapsekit.adapters.signed.absolute_scale(model)"
-            )
-        return ModelError(
-            f"no row has a usable {what}",
-            got=f"values from {low:.4g} to {high:.4g}",
-            expected="finite and above 0" if what in ("scale", "variance") else "finite",
-            remedy=remedy,
+        encoded = read_posterior(
+            # A copy: models write to their input.
+            self.adapter.encode(map_tensors(torch.clone, x)),
+            rows,
+            self.parameterisation,
         )
+        self._learn_codes(encoded)
+        return encoded
 
-    def _learn_code(self, mean: Any, raw: Tensor) -> None:
-        # A code goes back to the decoder in the kind, type and shape in which the means came.
-        shape = tuple(raw.shape[1:])
-        if self.latent_shape and shape != self.latent_shape:
+    def _learn_codes(self, encoded: Encoded) -> None:
+        # A code goes back to the decoder in the kind, type and shape in which it came.
+        if self.codes is None:
+            self.codes = encoded.codes
+            self.notes += encoded.notes
+        if self.codes.shape != encoded.codes.shape:
             raise ModelError(
                 "the encoder's latent shape changed between batches",
-                got=str(shape),
-                expected=str(self.latent_shape),
+                got=str(encoded.codes.shape),
+                expected=str(self.codes.shape),
                 remedy="pad or crop inputs so that every sample has a code of one shape",
             )
-        if not self.latent_shape:
-            self.latent_shape = shape
-            dtype = raw.dtype if raw.is_floating_point() else torch.float32
-            wants_numpy = isinstance(mean, np.ndarray)
 
-            def code(z: Tensor) -> Any:
-                shaped = z.to(dtype, copy=True).reshape(len(z), *shape)
-                return shaped.cpu().numpy() if wants_numpy else shaped
+    def code(self, z: Tensor) -> Any:
+        """Codes [B, D] as the decoder takes them."""
+        return z if self.codes is None else self.codes(z)
 
-            self._code = code
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one code, known after the first encode."""
+        return () if self.codes is None else self.codes.shape
 
     @property
     def dims(self) -> int:
         """Latent dimensions, known after the first encode."""
         return math.prod(self.latent_shape)
 
-    def prior_for(self, posterior: DiagonalGaussian) -> DiagonalGaussian:
-        """The prior as one row on the posterior's device.
+    @property
+    def one_prior(self) -> bool:
+        """Whether all samples share one prior."""
+        return not per_row(self.prior)
+
+    def prior_for(self, posterior: Family) -> Family:
+        """The prior that all samples share, as one row on the posterior's device.
 
         Raises
         ------
         InputError
             The declared prior does not have the code's dimensions.
+        Unavailable
+            Each sample has its own.
         """
+        if not self.one_prior:
+            raise Unavailable(
+                "the prior differs between samples",
+                got="prior(context)",
+                expected="one prior for all samples",
+            )
         if self.prior_row is None:
-            self.prior_row = _as_prior(self.prior, posterior.dims)
-        device = posterior.mean.device
-        return DiagonalGaussian(self.prior_row.mean.to(device), self.prior_row.scale.to(device))
+            self.prior_row = read_prior(self.prior, posterior, self.latent_shape)
+        return self.prior_row.to(posterior.device)
+
+    def priors(self, posterior: Family, context: Any) -> Family:
+        """The rows' priors: one row where they share it, else a row a sample from its condition.
+
+        Raises
+        ------
+        InputError
+            ``prior(context)`` does not give a usable prior for every row.
+        """
+        if self.one_prior:
+            return self.prior_for(posterior)
+        if context is None:
+            raise InputError(
+                "a prior that is a function needs the condition",
+                got="prior(context) in an adapter without context(x)",
+                expected="an adapter with context(x), one row a sample",
+                remedy="add context(x), or declare the prior as a distribution",
+            )
+        rows = len(context)
+        found = read_posterior(self.prior(context), rows, "scale")
+        if not bool(found.good.all()) or found.posterior.dims != posterior.dims:
+            raise InputError(
+                "prior(context) does not give a usable prior for every row",
+                got=f"{int(found.good.sum())} of {rows} rows usable, {found.posterior.dims} "
+                "dimensions",
+                expected=f"a finite distribution over {posterior.dims} dimensions for every row",
+                remedy="return (mean, scale) or a torch distribution, the rows on the first axis",
+            )
+        return found.posterior.to(posterior.device)
 
     def sample(self, x: Inputs, draws: int, seed: int) -> Tensor:
         """Draws of the model's own sampler for every row of `x`: float64 [B, draws, D].
@@ -317,7 +281,7 @@ class Door:
             There is no decoder.
         """
         decode = piece(self.adapter, "decode")
-        code = self._code(z)
+        code = self.code(z)
         return decode(code) if context is None else decode(code, context)
 
     def _decode_halves(self, z: Tensor, context: Any, stream: str) -> Any:
@@ -336,9 +300,13 @@ class Door:
         """Whether the model has a condition."""
         return offers(self.adapter, "context")
 
-    def context(self, x: Inputs) -> Any:
-        """The condition of each row, or None."""
-        return self.adapter.context(x) if self.conditional else None
+    def context(self, x: Inputs, index: Any = None) -> Any:
+        """What the decoder and the prior take beside the code, a row a sample, or None."""
+        return self.condition(x)
+
+    def condition(self, x: Inputs) -> Any:
+        """The model's own condition of each row, or None: rows that share it may swap codes."""
+        return self.adapter.context(x) if offers(self.adapter, "context") else None
 
     def target(self, x: Inputs) -> Tensor:
         """The part of the input that the decoder reconstructs, on its own device.
@@ -382,7 +350,7 @@ class Door:
         """
         if offers(self.adapter, "log_likelihood"):
             self.passes[f"{stream}: log_likelihood"] += len(z)
-            value = as_tensor(self.adapter.log_likelihood(x, self._code(z)))
+            value = as_tensor(self.adapter.log_likelihood(x, self.code(z)))
             return -value.to(torch.float64).reshape(len(z))
         out = output()
         target = self.target(x)
@@ -451,60 +419,3 @@ class Door:
             again(reconstruction) if context is None else again(reconstruction, context)
         )
         return inputs
-
-
-def _pair(output: Any) -> tuple[Any, Any, bool]:
-    """(mean, second, whether the second is named a scale)."""
-    distributions = torch.distributions
-    if isinstance(output, distributions.Independent):
-        output = output.base_dist
-    if isinstance(output, distributions.Distribution):
-        if isinstance(output, distributions.Normal):
-            return output.loc, output.scale, True
-        raise ModelError(
-            "this posterior family is not supported",
-            got=type(output).__name__,
-            expected="a diagonal Gaussian: torch.distributions.Normal, or (mean, scale)",
-            remedy="audit a diagonal Gaussian posterior, or open an issue with the family's name",
-        )
-    if isinstance(output, tuple | list) and len(output) == 2:
-        return output[0], output[1], False
-    mean = getattr(output, "mean", None)
-    for name in ("stddev", "scale"):
-        scale = getattr(output, name, None)
-        if mean is not None and not callable(mean) and scale is not None:
-            return mean, scale, True
-    shape = f" {tuple(output.shape)}" if hasattr(output, "shape") else ""
-    length = f" of {len(output)}" if isinstance(output, tuple | list | dict) else ""
-    raise ModelError(
-        "the encoder's output is no posterior",
-        got=f"{type(output).__name__}{length}{shape}",
-        expected="a pair (mean, scale), an object with mean and stddev (or scale), or a torch "
-        "Normal",
-        remedy="wrap the encoder: collapsekit audits the posterior, a sample alone does not show "
-        "its width",
-    )
-
-
-def _as_prior(declared: Any, dims: int) -> DiagonalGaussian:
-    if declared is None:
-        return standard_normal(dims)
-    mean, scale, _ = _pair(declared)
-    parts = []
-    for value in (mean, scale):
-        tensor = as_tensor(value).to(torch.float64).flatten()
-        if tensor.numel() not in (1, dims):
-            raise InputError(
-                "the prior does not have the code's dimensions",
-                got=f"{tensor.numel()} values",
-                expected=f"1 or {dims}",
-                remedy="pass (mean, scale) with one value a latent dimension",
-            )
-        parts.append(tensor.expand(dims).reshape(1, dims).clone())
-    if not bool((torch.isfinite(parts[0]) & torch.isfinite(parts[1]) & (parts[1] > 0)).all()):
-        raise InputError(
-            "the prior's mean and scale must be finite and its scale positive",
-            got=f"scale from {float(parts[1].min()):.4g}",
-            expected="above 0",
-        )
-    return DiagonalGaussian(parts[0], parts[1])

@@ -22,12 +22,14 @@ from collapsekit.adapters import as_adapter
 from collapsekit.door import Door
 from collapsekit.errors import InputError, Unavailable
 from collapsekit.findings import Finding, Severity, fold
+from collapsekit.groups import GroupDoor, is_grouped, names_of
+from collapsekit.joined import joined_groups
 from collapsekit.logs import event
 from collapsekit.probe import Probe, Reading, Tables
 from collapsekit.provenance import provenance, run_block
 from collapsekit.results import Audit, Result
 from collapsekit.samples import Samples, as_samples
-from collapsekit.tables import joined, summary_table
+from collapsekit.tables import joined, places, summary_table
 from collapsekit.task import POPULATION, Task, brief, told
 from collapsekit.troubles import CODES
 
@@ -55,7 +57,8 @@ def audit(
     Parameters
     ----------
     model : object
-        A torch Module, an adapter, an (encode, decode) pair (or encode alone), or a spec string:
+        A torch Module, an adapter (or a hierarchical one: `groups.GroupedAdapter`), an (encode,
+        decode) pair (or encode alone), or a spec string:
         ``"pkg.module:factory"``, ``"posteriors:FILE.npz"``, ``"pythae:DIR"``, ``"diffusers:DIR"``
         and the other kinds of `collapsekit.adapters.KINDS`.
     data : object
@@ -66,7 +69,9 @@ def audit(
     parameterisation : {"scale", "variance", "logvar", "log_scale"}
         What the second of the encoder's two outputs holds.
     prior : optional
-        (mean, scale) of a diagonal Gaussian; N(0, I) by default.
+        (mean, scale) of a diagonal Gaussian, a torch distribution, an object with
+        ``log_prob(z)`` and ``sample(shape)``, or a function ``prior(context)`` of a conditional
+        model; N(0, I) by default, uniform for discrete codes. A hierarchical model has its own.
     likelihood : optional
         ``"bernoulli"`` (outputs are probabilities), ``"bernoulli_logits"``,
         ``("gaussian", scale)``, ``"categorical"``, or a Likelihood. Without one, reconstruction is
@@ -109,17 +114,35 @@ def audit(
             remedy="pass data=...",
         )
     samples = as_samples(source, labels)
-    door = Door(adapter, parameterisation, prior, likelihood, beta=beta)
-    result = run(
-        door,
-        samples,
-        default_probes.REGISTERED if probes is None else tuple(probes),
-        seed=seed,
-        batch=batch,
-        population=population,
-    )
+    chosen = default_probes.REGISTERED if probes is None else tuple(probes)
+
+    def measured(door: Door) -> Audit:
+        return run(door, samples, chosen, seed=seed, batch=batch, population=population)
+
+    if is_grouped(adapter):
+        doors = _group_doors(adapter, samples, parameterisation, likelihood, seed)
+        result = joined_groups({name: measured(door) for name, door in doors.items()})
+    else:
+        result = measured(Door(adapter, parameterisation, prior, likelihood, beta=beta))
     result.provenance["beta"] = beta
     return result
+
+
+def _group_doors(
+    adapter: Any, samples: Samples, parameterisation: str, likelihood: Any, seed: int
+) -> dict[str, GroupDoor]:
+    """A door for each group of a hierarchical model, from the top down."""
+    first = next(samples.batches(2), None)
+    if first is None:
+        raise InputError("the data hold no sample", got="N = 0", expected="at least one")
+    with _undisturbed(), session(adapter):
+        names = names_of(adapter, first.x, parameterisation)
+    return {
+        name: GroupDoor(
+            adapter, parameterisation, None, likelihood, group=name, names=names, seed=seed
+        )
+        for name in names
+    }
 
 
 def run(
@@ -249,7 +272,8 @@ def _tables(task: Task, results: dict[str, Result], extra: Sequence[Finding]) ->
             [labels, *(r.samples for r in found)], pd.RangeIndex(task.count, name="sample")
         ),
         dimensions=joined(
-            [r.dimensions for r in found], pd.RangeIndex(task.door.dims, name="dimension")
+            [places(task.door.latent_shape), *(r.dimensions for r in found)],
+            pd.RangeIndex(task.door.dims, name="dimension"),
         ),
         findings=(*extra, *(f for r in found for f in r.findings)),
     )
@@ -258,7 +282,7 @@ def _tables(task: Task, results: dict[str, Result], extra: Sequence[Finding]) ->
 def _troubles(task: Task) -> list[Finding]:
     """What the engine itself has to tell."""
     assert task.population is not None
-    notes = [*task.samples.notes, *getattr(task.door.adapter, "notes", ())]
+    notes = [*task.samples.notes, *task.door.notes, *getattr(task.door.adapter, "notes", ())]
     found = [
         *task.findings,
         *troubles.lost(task.lost, task.count),

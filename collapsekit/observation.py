@@ -6,6 +6,7 @@ Probes read products; none declares what it needs. A product that the model cann
 
 from __future__ import annotations
 
+import math
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -17,10 +18,10 @@ from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.noise import Noise
 from collapsekit.population import TILE, KeyedSubset, Population
-from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.posteriors import DiagonalGaussian, Divergence, Family, divergence
 from collapsekit.samples import Inputs, map_tensors, take_rows
 from collapsekit.sources.trees import leaves
-from collapsekit.streaming import Array
+from collapsekit.streaming import Array, to_numpy
 
 Source = Literal["data", "prior", "population"]
 _CALL_VALUES = 1 << 21  # input values repeated for one call with many codes
@@ -35,7 +36,7 @@ class Observation:
     source : {"data", "prior", "population"}
     index : ndarray, int64 [B]
         Sample numbers, or draw numbers in the prior stream.
-    posterior : DiagonalGaussian or None
+    posterior : Family or None
         B rows; None in the prior stream.
     seed : int
     x : Inputs or None
@@ -52,7 +53,7 @@ class Observation:
         source: Source,
         index: Array,
         *,
-        posterior: DiagonalGaussian | None = None,
+        posterior: Family | None = None,
         seed: int = 0,
         x: Inputs | None = None,
         population: Population | None = None,
@@ -81,14 +82,14 @@ class Observation:
         subset = KeyedSubset(seed, max(len(index), 1), index, encoded.posterior)
         inputs = None if x is None else torch.as_tensor(np.asarray(x))
         take = None if inputs is None else lambda rows: inputs[torch.as_tensor(rows)]
-        population = subset.build(door, len(index), take, encoded.posterior.mean.device)
+        population = subset.build(door, len(index), take, encoded.posterior.device)
         return population_rows(population, 0, population.size, seed)
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
-    def posterior(self) -> DiagonalGaussian:
+    def posterior(self) -> Family:
         """The rows' posteriors.
 
         Raises
@@ -131,41 +132,73 @@ class Observation:
         if not self.door.conditional:
             return None
         if self.source != "prior":
-            return self.door.context(self.x)
+            return self.door.context(self.x, self.index)
         # A draw from the prior borrows the condition of a sample, taken round the population.
         borrowed = self.index.numpy() % self.population.size
-        return self.door.context(self.population.inputs(borrowed))
+        index = self.population.index[borrowed]
+        return self.door.context(self.population.inputs(borrowed), index)
 
     # -- codes -------------------------------------------------------------------------------
 
-    @property
-    def prior(self) -> DiagonalGaussian:
-        """The prior as one row."""
-        return self.door.prior_for(
-            self.population.posterior if self._posterior is None else self._posterior
+    @cached_property
+    def prior(self) -> Family:
+        """The prior as one row where all samples share it, else a row a sample."""
+        of = self.population.posterior if self._posterior is None else self._posterior
+        return (
+            self.door.prior_for(of) if self.door.one_prior else self.door.priors(of, self.context)
         )
 
     @cached_property
-    def kl(self) -> Tensor:
-        """KL(q_i,j || p_j) in nats: float64 [B, D]."""
-        return self.posterior.kl(self.prior)
+    def divergence(self) -> Divergence:
+        """KL(q_i || p) in nats: its total, its split and its Monte Carlo error where it has one."""
+        return divergence(self.posterior, self.prior, self._noise("kl"))
 
-    @cached_property
+    @property
+    def kl(self) -> Tensor:
+        """KL(q_i,j || p_j) in nats: float64 [B, D].
+
+        Raises
+        ------
+        Unavailable
+            The KL does not split over dimensions.
+        """
+        if self.divergence.each is None:
+            raise Unavailable(
+                "the KL does not split over dimensions",
+                got=f"posterior: {self.posterior.describe()}; prior: {self.prior.describe()}",
+                expected="both products over dimensions",
+            )
+        return self.divergence.each
+
+    @property
     def kl_total(self) -> Tensor:
         """KL(q_i || p) in nats, summed over dimensions: float64 [B]."""
-        return self.kl.sum(dim=1)
+        return self.divergence.total
+
+    @cached_property
+    def standard_mean(self) -> Tensor:
+        """E[z] in units of the row's prior: (mean - prior mean) / prior scale, float64 [B, D]."""
+        return (self.posterior.mean - self.prior.mean) / self.prior.scale
+
+    @cached_property
+    def standard_width(self) -> Tensor:
+        """The posterior's standard deviation in units of its prior's, float64 [B, D]."""
+        return self.posterior.scale / self.prior.scale
 
     @cached_property
     def _drawn(self) -> tuple[Tensor, Tensor]:
         if self._posterior is None:
-            prior = self.prior
-            rows = torch.zeros(len(self), dtype=torch.int64, device=prior.mean.device)
-            return prior.take(rows).draw(self._noise("prior"))
+            return self.prior.draw(self._noise("prior"))
         return self._posterior.draw(self._noise("posterior"))
 
+    @cached_property
+    def redrawn(self) -> Tensor:
+        """A second code a row from the prior, independent of the first: float64 [B, D]."""
+        return self.prior.draw(self.noise("redraw"))[0]
+
     def _noise(self, stream: str) -> Noise:
-        at = self._posterior.mean.device if self._posterior is not None else self.prior.mean.device
-        return Noise(self.seed, stream, self.index.to(at))
+        of = self.population.posterior if self._posterior is None else self._posterior
+        return Noise(self.seed, stream, self.index.to(of.device))
 
     def noise(self, stream: str) -> Noise:
         """Noise of these rows in a stream named after the source and `stream`."""
@@ -187,24 +220,49 @@ class Observation:
         start, stop = int(self.rows[0]), int(self.rows[-1]) + 1
         return self.population.log_others(start, stop, self.seed)
 
+    @cached_property
+    def information(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Per row: ln q_i - ln q^, the same without its own term, and its share: float64 [B] each.
+
+        From one draw; for small discrete codes the exact expectation over all of them.
+        """
+        exact = self.population.listed_information(self.rows)
+        if exact is not None:
+            return exact
+        k = self.population.size
+        own, others = self.log_own, self.log_others
+        everyone = torch.logaddexp(own, others)
+        # Left-out densities may underflow to nothing: then the second is no bound, and says inf.
+        return (
+            own - everyone + math.log(k),
+            own - others + math.log(max(k - 1, 1)),
+            torch.exp(own - everyone),
+        )
+
     def many_codes(self, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """`count` codes a row from its posterior, [B, K, D], and their log-densities, [B, K]."""
-        rows = torch.arange(len(self), device=self.posterior.mean.device)
-        return self._many(self.posterior, rows, count, stream)
+        return self._many(self.posterior, count, stream)
 
     def many_prior_codes(self, count: int, stream: str) -> tuple[Tensor, Tensor]:
-        """`count` codes a row from the prior, [B, K, D], and their log-densities, [B, K]."""
-        prior = self.prior
-        rows = torch.zeros(len(self), dtype=torch.int64, device=prior.mean.device)
-        return self._many(prior, rows, count, stream)
+        """`count` codes a row from its prior, [B, K, D], and their log-densities, [B, K]."""
+        return self._many(self.prior, count, stream)
 
-    def _many(
-        self, law: DiagonalGaussian, rows: Tensor, count: int, stream: str
-    ) -> tuple[Tensor, Tensor]:
+    def log_prior(self, z: Tensor) -> Tensor:
+        """Log-density of K codes a row [B, K, D] under the row's prior: nats [B, K]."""
+        law = self.prior
+        if law.rows > 1:
+            rows = torch.arange(len(z), device=z.device)
+            law = law.take(rows.repeat_interleave(z.shape[1]))
+        return law.log_prob(z.flatten(0, 1)).reshape(z.shape[:2])
+
+    def _many(self, law: Family, count: int, stream: str) -> tuple[Tensor, Tensor]:
         # Every code has a noise number of its own: one call draws them all.
-        index = self.index.to(rows.device)[:, None] * count + torch.arange(count).to(rows.device)
+        index = self.index.to(law.device)[:, None] * count + torch.arange(count).to(law.device)
         noise = Noise(self.seed, f"{self.source}/{stream}", index.flatten())
-        z, log_density = law.take(rows.repeat_interleave(count)).draw(noise)
+        if law.rows > 1:
+            rows = torch.arange(len(self), device=law.device)
+            law = law.take(rows.repeat_interleave(count))
+        z, log_density = law.draw(noise)
         shape = len(self), count
         return z.reshape(*shape, law.dims), log_density.reshape(shape)
 
@@ -279,7 +337,8 @@ class Observation:
     def z_partner(self) -> Tensor:
         """The partner's code, drawn with the row's own noise: float64 [B, D].
 
-        NaN for a row without a partner.
+        NaN for a row without a partner. Where each row has a Gaussian prior of its own, the code is
+        carried from the partner's prior to the row's.
 
         Raises
         ------
@@ -294,8 +353,12 @@ class Observation:
             )
         partner = self.population.partner[self.rows].to(self.z.device)
         paired = partner >= 0
-        other = self.population.posterior.take(partner.clamp(min=0))
-        z, _ = other.draw(self._noise("posterior"))
+        partner = partner.clamp(min=0)
+        z, _ = self.population.posterior.take(partner).draw(self._noise("posterior"))
+        if not self.door.one_prior and isinstance(self.prior, DiagonalGaussian):
+            # Each code is read against its own prior: what is swapped is how far it lies from it.
+            theirs = self.population.priors(to_numpy(partner))
+            z = self.prior.mean + self.prior.scale * (z - theirs.mean) / theirs.scale
         return torch.where(paired[:, None], z, torch.nan)
 
     @cached_property
@@ -335,7 +398,8 @@ class Observation:
         return low.reshape(shape).to(image), (high - low).reshape(shape).to(image)
 
     def _encode_mean(self, image: Tensor) -> Tensor:
-        encoded = self.door.encode(self.door.as_input(image, self.context), self.source)
+        x = self.door.as_input(image, self.context)
+        encoded = self.door.encode(x, self.source, self.index)
         return torch.where(encoded.good[:, None], encoded.posterior.mean, torch.nan)
 
 

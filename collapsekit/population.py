@@ -6,11 +6,14 @@ uniform sample. Pairwise measures (information, swaps, collisions) read it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -20,11 +23,13 @@ from collapsekit.errors import Unavailable
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
 from collapsekit.noise import Noise, hash_index
-from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.posteriors import Categorical, DiagonalGaussian, Divergence, Family, divergence
+from collapsekit.posteriors.base import joined
 from collapsekit.samples import Inputs, concatenate, take_rows
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
 TILE = 512
+_Part = tuple[Array, Array, Family, Inputs | None]
 
 
 class KeyedSubset:
@@ -35,14 +40,12 @@ class KeyedSubset:
         seed: int,
         limit: int,
         index: Array,
-        posterior: DiagonalGaussian,
+        posterior: Family,
         x: Inputs | None = None,
     ) -> None:
         self.limit = limit
         key = to_numpy(hash_index(seed, "population", torch.from_numpy(index)))
-        self._parts: list[tuple[Array, Array, Tensor, Tensor, Inputs | None]] = [
-            (key, index, posterior.mean.cpu(), posterior.scale.cpu(), x)
-        ]
+        self._parts: list[_Part] = [(key, index, posterior.to(torch.device("cpu")), x)]
 
     def __len__(self) -> int:
         return sum(len(part[0]) for part in self._parts)
@@ -51,26 +54,20 @@ class KeyedSubset:
         both = object.__new__(type(self))
         both.limit, both._parts = self.limit, self._parts + other._parts
         # Compact now and then only: sorting after every batch would make the pass quadratic.
-        stores_inputs = both._parts[0][4] is not None
+        stores_inputs = both._parts[0][3] is not None
         if len(both) > (1.25 if stores_inputs else 2) * both.limit + 1024:
             both._parts = [both._smallest()]
         return both
 
-    def _smallest(self) -> tuple[Array, Array, Tensor, Tensor, Inputs | None]:
+    def _smallest(self) -> _Part:
         keys = np.concatenate([part[0] for part in self._parts])
         index = np.concatenate([part[1] for part in self._parts])
         order = np.lexsort((index, keys))[: self.limit]  # ties go by index: still exact
-        rows = torch.from_numpy(order)
-        stored = [part[4] for part in self._parts if part[4] is not None]
+        stored = [part[3] for part in self._parts if part[3] is not None]
         whole = len(stored) == len(self._parts)
         x = take_rows(concatenate(stored), order) if whole else None
-        return (
-            keys[order],
-            index[order],
-            torch.cat([part[2] for part in self._parts])[rows],
-            torch.cat([part[3] for part in self._parts])[rows],
-            x,
-        )
+        posterior = joined([part[2] for part in self._parts]).take(torch.from_numpy(order))
+        return keys[order], index[order], posterior, x
 
     def build(
         self,
@@ -80,7 +77,7 @@ class KeyedSubset:
         device: torch.device | None = None,
     ) -> Population:
         """The population of what was kept; `take` reads inputs again where none were stored."""
-        _, index, mean, scale, x = self._smallest()
+        _, index, posterior, x = self._smallest()
         if x is not None:
 
             def from_store(rows: Array) -> Inputs:
@@ -95,8 +92,38 @@ class KeyedSubset:
             read = from_source
         else:
             read = None
-        posterior = DiagonalGaussian(mean.to(device), scale.to(device))
-        return Population(door, index, posterior, read, total)
+        return Population(door, index, posterior.to(device), read, total)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sets of dimensions that are redrawn or exchanged together.
+
+    Parameters
+    ----------
+    prefix : str
+        Of columns that hold a part's value in each of its dimensions: ``channel_``, or nothing
+        where a part is one dimension.
+    dims : tuple of ndarray
+        The dimensions of each part.
+    """
+
+    prefix: str
+    dims: tuple[Array, ...]
+
+    @property
+    def facts(self) -> tuple[str, tuple[tuple[int, ...], ...]]:
+        """The same as plain data, for a state."""
+        return self.prefix, tuple(tuple(int(j) for j in part) for part in self.dims)
+
+
+def by_dimension(prefix: str, dims: Sequence[Sequence[int]], **columns: Array) -> pd.DataFrame:
+    """A column's value of each part in every one of its dimensions."""
+    counts = [len(part) for part in dims]
+    index = pd.Index(np.concatenate([np.asarray(p) for p in dims]), name="dimension")
+    return pd.DataFrame(
+        {prefix + name: np.repeat(column, counts) for name, column in columns.items()}, index=index
+    ).sort_index()
 
 
 class Population:
@@ -107,7 +134,7 @@ class Population:
     door : Door
     index : ndarray, int64 [k]
         Sample numbers in hash order.
-    posterior : DiagonalGaussian
+    posterior : Family
         Row r belongs to sample ``index[r]``.
     read : callable or None
         Inputs of given row positions; None where the data hold no inputs.
@@ -119,7 +146,7 @@ class Population:
         self,
         door: Door,
         index: Array,
-        posterior: DiagonalGaussian,
+        posterior: Family,
         read: Callable[[Array], Inputs] | None,
         total: int,
     ) -> None:
@@ -168,13 +195,15 @@ class Population:
         return self._heads[limit]
 
     @cached_property
-    def columns(self) -> MixtureColumns:
-        """The posteriors prepared for the mixture kernel."""
+    def columns(self) -> MixtureColumns | None:
+        """The posteriors prepared for the mixture kernel, where they are diagonal Gaussians."""
+        if not isinstance(self.posterior, DiagonalGaussian):
+            return None
         return prepare(self.posterior.mean, self.posterior.scale)
 
     def draw(self, rows: slice, seed: int) -> tuple[Tensor, Tensor]:
         """The rows' own codes [B, D] and their log-densities [B]."""
-        index = torch.as_tensor(self.index[rows], device=self.posterior.mean.device)
+        index = torch.as_tensor(self.index[rows], device=self.posterior.device)
         return self.posterior.take(rows).draw(Noise(seed, "posterior", index))
 
     def log_others(self, start: int, stop: int, seed: int) -> Tensor:
@@ -191,9 +220,53 @@ class Population:
                 rows = slice(begin, min(begin + TILE, self.size))
                 z, _ = self.draw(rows, seed)
                 own = torch.arange(rows.start, rows.stop, device=z.device)
-                self._others[begin, seed] = log_mixture_others(self.columns, z, own)
+                self._others[begin, seed] = (
+                    self.posterior.log_others(z, own)
+                    if self.columns is None
+                    else log_mixture_others(self.columns, z, own)
+                )
         tiles = torch.cat([self._others[begin, seed] for begin in range(first, last, TILE)])
         return tiles[start - first : stop - first]
+
+    @cached_property
+    def _listed(self) -> tuple[Tensor, Tensor] | None:
+        """Every joint code [M, D] of a small discrete code, and its mean probability [M]."""
+        posterior = self.posterior
+        states = posterior.states() if isinstance(posterior, Categorical) else None
+        if states is None or not isinstance(posterior, Categorical):
+            return None
+        total = torch.zeros(len(states), dtype=torch.float64, device=posterior.device)
+        for start in range(0, self.size, TILE):
+            total += posterior.take(slice(start, start + TILE)).at_states(states).exp().sum(dim=0)
+        return states, total
+
+    def listed_information(self, rows: Array) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Exact expectations over all joint codes, for discrete codes of at most 4,096 of them.
+
+        Returns
+        -------
+        tuple of Tensor, float64 [B] each, or None
+            Of each row's posterior q_i: KL(q_i || mean of all), KL(q_i || mean of the others), and
+            the expected share of q_i among all.
+        """
+        if self._listed is None:
+            return None
+        states, total = self._listed
+        q = self.posterior.take(torch.as_tensor(rows, device=total.device))
+        assert isinstance(q, Categorical)
+        log_q = q.at_states(states)
+        p = log_q.exp()
+
+        def gap(log_mean: Tensor) -> Tensor:
+            return torch.where(p > 0, p * (log_q - log_mean), 0.0).sum(dim=1)
+
+        others = (total - p).clamp(min=0.0)
+        others = torch.where(others < 1e-12 * total, 0.0, others)  # rounding of its own share
+        return (
+            gap((total / self.size).log()),
+            gap((others / max(self.size - 1, 1)).log()),
+            torch.where(p > 0, p * p / total, 0.0).sum(dim=1),
+        )
 
     def log_marginals(self, rows: int, dims: Array, seed: int) -> Tensor:
         """ln of the aggregate's marginal density at the first `rows` rows' own codes, nats.
@@ -201,6 +274,12 @@ class Population:
         float64 [rows, len(dims)], against all k columns; computed once, because the grid behind
         it costs the same for one row as for thousands.
         """
+        if self.columns is None:
+            raise Unavailable(
+                "marginals of the aggregated posterior are computed for diagonal Gaussians",
+                got=self.posterior.describe(),
+                expected="a diagonal Gaussian posterior",
+            )
         rows = min(rows, self.size)
         key = rows, seed, tuple(dims.tolist())
         if key not in self._marginals:
@@ -225,12 +304,8 @@ class Population:
                 expected="a model without context",
             )
         if (count, seed) not in self._prior_outputs:
-            prior = self.door.prior_for(self.posterior)
-            at = prior.mean.device
-            index = torch.arange(count, device=at)
-            z, _ = prior.take(torch.zeros(count, dtype=torch.int64, device=at)).draw(
-                Noise(seed, "prior", index)
-            )
+            index = torch.arange(count, device=self.posterior.device)
+            z, _ = self.door.prior_for(self.posterior).draw(Noise(seed, "prior", index))
             outputs = [self.door.decode(part, None, "shared prior") for part in z.split(TILE)]
             if not all(isinstance(output, Tensor) for output in outputs):
                 raise Unavailable("outputs that are distributions cannot be paired")
@@ -308,16 +383,48 @@ class Population:
         order = np.argsort(group, kind="stable")
         return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
 
+    def priors(self, rows: Array) -> Family:
+        """The priors of these row positions: one row where all samples share it."""
+        if self.door.one_prior:
+            return self.door.prior_for(self.posterior)
+        return self.door.priors(
+            self.posterior, self.door.context(self.inputs(rows), self.index[rows])
+        )
+
+    @cached_property
+    def prior_scale(self) -> Tensor:
+        """The prior's standard deviation in each dimension [D]; where priors differ, the root mean
+        square over the first 1,000 rows."""
+        scale = self.priors(np.arange(min(self.size, 1000))).scale
+        return scale.square().mean(dim=0).sqrt()
+
+    def _divergences(self, seed: int, size: int) -> Iterator[Divergence]:
+        for start in range(0, self.size, size):
+            rows = np.arange(start, min(start + size, self.size))
+            noise = Noise(seed, "kl", torch.as_tensor(self.index[rows]).to(self.posterior.device))
+            q = self.posterior.take(slice(start, start + size))
+            yield divergence(q, self.priors(rows), noise)
+
     @cached_property
     def rate(self) -> tuple[float, float]:
-        """Mean KL of a sample from the prior over all k rows, and its standard error, in nats."""
-        prior = self.door.prior_for(self.posterior)
-        parts = [
-            Moments.of(self.posterior.take(slice(start, start + 4096)).kl(prior).sum(dim=1))
-            for start in range(0, self.size, 4096)
-        ]
-        total = merged(parts)
+        """Mean KL of a sample from its prior over all k rows, and its standard error, in nats."""
+        total = merged([Moments.of(part.total) for part in self._divergences(0, 4096)])
         return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
+
+    @cached_property
+    def mean_kl(self) -> Tensor | None:
+        """Mean KL of each dimension over all k rows, nats [D]; None where the KL does not split."""
+        total: Tensor | None = None
+        for part in self._divergences(0, 1024):
+            if part.each is None:
+                return None
+            total = part.each.sum(dim=0) if total is None else total + part.each.sum(dim=0)
+        return None if total is None else total / self.size
+
+    @property
+    def most_information(self) -> tuple[float, float]:
+        """The rate as an upper bound of information; none where each sample has its own prior."""
+        return self.rate if self.door.one_prior else (math.inf, 0.0)
 
     def _conditions(self) -> Array:
         parts: list[Any] = []
@@ -325,7 +432,7 @@ class Population:
             rows = np.arange(start, min(start + 1024, self.size))
             if self._read is None:
                 break
-            context = self.door.context(self.inputs(rows))
+            context = self.door.condition(self.inputs(rows))
             if context is None:
                 break
             parts.append(np.asarray(to_numpy(torch.as_tensor(context))).reshape(len(rows), -1))
@@ -335,15 +442,24 @@ class Population:
         return group.reshape(-1)
 
     @cached_property
+    def parts(self) -> Parts:
+        """What costly per-dimension probes set at once: the dimensions of `focus` one by one, or,
+        beyond 64 dimensions of a spatial latent, its channels (METRICS section 5)."""
+        shape = self.door.latent_shape
+        if self.posterior.dims > 64 and len(shape) > 1 and shape[0] <= 64:
+            every = np.arange(self.posterior.dims).reshape(shape[0], -1)
+            return Parts("channel_", tuple(every))
+        return Parts("", tuple(self.focus[:, None]))
+
+    @cached_property
     def focus(self) -> Array:
         """Dimensions that costly per-dimension probes measure: all up to 64, else the 32 of
-        highest and the 32 of lowest mean KL (METRICS section 5)."""
+        highest and the 32 of lowest mean KL (METRICS section 5); by the variance of the means where
+        the KL does not split."""
         dims = self.posterior.dims
         if dims <= 64:
             return np.arange(dims)
-        prior = self.door.prior_for(self.posterior)
-        mean_kl = torch.zeros(dims, dtype=torch.float64, device=self.posterior.mean.device)
-        for start in range(0, self.size, 1024):
-            mean_kl += self.posterior.take(slice(start, start + 1024)).kl(prior).sum(dim=0)
-        order = to_numpy(mean_kl.argsort(stable=True))
+        kl = self.mean_kl
+        activity = self.posterior.mean.var(dim=0) if kl is None else kl
+        order = to_numpy(activity.argsort(stable=True))
         return np.sort(np.concatenate([order[:32], order[-32:]]))

@@ -18,6 +18,7 @@ from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from collapsekit.population import Population
+from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.samples import Inputs, Samples
 from collapsekit.streaming import to_numpy
 
@@ -43,7 +44,7 @@ def provenance(
         "reductions": "KL and errors are summed over dimensions and values, means are over "
         "samples; nats",
         "passes": dict(sorted(door.passes.items())),
-        "notes": [*samples.notes, *getattr(adapter, "notes", ())],
+        "notes": [*samples.notes, *door.notes, *getattr(adapter, "notes", ())],
         "versions": _versions(),
     }
 
@@ -95,16 +96,13 @@ def tensors(x: Inputs) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _prior_text(door: Door) -> str:
-    if door.prior is None:
-        return "N(0, I)"
+    if not door.one_prior:
+        return "given: a prior for each sample, by its condition"
     prior = door.prior_row
-    if prior is None:
-        return "given, not used"
-    mean, scale = to_numpy(prior.mean[0]), to_numpy(prior.scale[0])
-    return (
-        f"given: diagonal Gaussian, means {mean.min():.4g} to {mean.max():.4g}, "
-        f"scales {scale.min():.4g} to {scale.max():.4g}"
-    )
+    if door.prior is not None:
+        return "given, not used" if prior is None else f"given: {prior.describe()}"
+    gaussian = prior is None or isinstance(prior, DiagonalGaussian)
+    return "N(0, I)" if prior is None or gaussian else f"assumed: {prior.describe()}"
 
 
 def _declared_likelihood(door: Door) -> Any:

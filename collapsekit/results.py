@@ -95,6 +95,8 @@ class Audit:
         Model, data, seed, prior, likelihood, versions.
     run : dict
         Times and host: the only part that differs between two equal runs.
+    groups : dict
+        Of a hierarchical model, each group of latents' own audit by its name; else empty.
     """
 
     verdict: Verdict
@@ -108,6 +110,7 @@ class Audit:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    groups: dict[str, Audit] = field(default_factory=dict)
 
     def number(self, name: str) -> Number:
         """The headline `name` as a `Number`.
@@ -223,14 +226,7 @@ class Audit:
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-                _put(archive, "audit.json", dump_json(self.head()).encode())
-                _put(archive, "samples.parquet", _parquet(self.samples))
-                _put(archive, "dimensions.parquet", _parquet(self.dimensions))
-                for name, table in sorted(self.tables.items()):
-                    _put(archive, f"tables/{name}.parquet", _parquet(table))
-                for name, array in sorted(self.arrays.items()):
-                    _put(archive, f"arrays/{name}.npy", _npy(array))
+            self._pack(partial)
             partial.replace(target)
         except OSError as error:
             partial.unlink(missing_ok=True)
@@ -241,6 +237,20 @@ class Audit:
                 remedy="choose another path; the audit itself is still in memory",
             ) from error
         return target
+
+    def _pack(self, file: Path | io.BytesIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            _put(archive, "audit.json", dump_json(self.head()).encode())
+            _put(archive, "samples.parquet", _parquet(self.samples))
+            _put(archive, "dimensions.parquet", _parquet(self.dimensions))
+            for name, table in sorted(self.tables.items()):
+                _put(archive, f"tables/{name}.parquet", _parquet(table))
+            for name, array in sorted(self.arrays.items()):
+                _put(archive, f"arrays/{name}.npy", _npy(array))
+            for place, audit in enumerate(self.groups.values()):  # names may be no file names
+                inner = io.BytesIO()
+                audit._pack(inner)
+                _put(archive, f"groups/{place}.audit", inner.getvalue())
 
     def head(self) -> dict[str, Any]:
         """Everything that is not a table, as JSON-ready data."""
@@ -256,10 +266,11 @@ class Audit:
             "settings": self.settings,
             "provenance": self.provenance,
             "run": self.run,
+            **({"groups": list(self.groups)} if self.groups else {}),
         }
 
 
-def load(path: str | os.PathLike[str]) -> Audit:
+def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
     """Read an audit that `Audit.save` wrote; needs neither the model, nor the data, nor torch.
 
     Raises
@@ -268,10 +279,12 @@ def load(path: str | os.PathLike[str]) -> Audit:
         The file is missing, is no audit, or was written by a schema this version does not know.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        name = "a group's audit" if isinstance(path, io.BytesIO) else path
+        if not isinstance(path, io.BytesIO) and not stat.S_ISREG(os.stat(path).st_mode):
+            # A pipe would be waited for.
             raise OSError("neither a file nor a link to one")
         with zipfile.ZipFile(path) as archive:
-            _refuse_bombs(path, archive.infolist())
+            _refuse_bombs(name, archive.infolist())
             head = json.loads(_read(archive, "audit.json"))
             if not isinstance(head, dict):
                 raise TypeError(f"its head is a {type(head).__name__}")
@@ -307,6 +320,10 @@ def load(path: str | os.PathLike[str]) -> Audit:
                 settings=head["settings"],
                 provenance=head["provenance"],
                 run=head["run"],
+                groups={
+                    str(name): load(io.BytesIO(_read(archive, f"groups/{place}.audit")))
+                    for place, name in enumerate(head.get("groups", []))
+                },
             )
     except FileError:
         raise
@@ -447,7 +464,7 @@ _DAMAGE = (
 )
 
 
-def _refuse_bombs(path: str | os.PathLike[str], entries: list[zipfile.ZipInfo]) -> None:
+def _refuse_bombs(path: object, entries: list[zipfile.ZipInfo]) -> None:
     """Only the head is ever compressed, so nothing else can grow while it is read."""
     for entry in entries:
         head = entry.filename == "audit.json"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from collapsekit.number import Number
@@ -67,3 +68,12 @@ def as_number(row: Mapping[str, Any]) -> Number:
         n=int(row["n"]),
         note=str(row["note"]),
     )
+
+
+def places(shape: Sequence[int]) -> pd.DataFrame | None:
+    """Channel, row and column of each dimension of a spatial latent; None for a vector."""
+    if len(shape) not in (2, 3):
+        return None
+    where = np.unravel_index(np.arange(math.prod(shape)), tuple(shape))
+    columns = dict(zip(("channel", "row", "column"), where, strict=False))
+    return pd.DataFrame(columns).rename_axis(index="dimension")

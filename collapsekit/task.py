@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from collapsekit.door import Door, Encoded, out_of_memory
+from collapsekit.door import Door, out_of_memory
 from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
 from collapsekit.population import KeyedSubset, Population
 from collapsekit.probe import Probe, States, merge
 from collapsekit.provenance import tensors
+from collapsekit.readers import Encoded
 from collapsekit.samples import Batch, Inputs, Samples, take_rows
 from collapsekit.streaming import Array, Rows, to_numpy
 from collapsekit.troubles import BATCHWISE, RANDOM
@@ -111,11 +112,11 @@ class Task:
     def _data_states(
         self, part: Batch
     ) -> tuple[dict[str, States], KeyedSubset | None, Rows | None]:
-        encoded = self.door.encode(part.x, "data")
+        encoded = self.door.encode(part.x, "data", part.index)
         labels = None if part.labels is None else Rows(part.index, label=part.labels)
         if not bool(encoded.good.all()):
             bad = to_numpy(~encoded.good)
-            flat = to_numpy((encoded.posterior.scale <= 0).any(dim=1)) & bad
+            flat = to_numpy(encoded.flat) & bad
             why = "its scale is not positive; log-variances are declared by parameterisation"
             for reason, rows in ((why, flat), ("its posterior is not finite", bad & ~flat)):
                 if rows.any():
@@ -127,12 +128,12 @@ class Task:
             posterior = encoded.posterior.take(torch.as_tensor(good))
         else:
             posterior = encoded.posterior
-        self._device = posterior.mean.device
+        self._device = posterior.device
         obs = Observation(
             self.door, "data", part.index, posterior=posterior, seed=self.seed, x=part.x
         )
         stored = None if self.samples.random_access else part.x
-        width = 16 * posterior.dims
+        width = 8 * posterior.width
         if stored is not None:
             width += sum(leaf[0].numel() * leaf.element_size() for _, leaf in tensors(stored))
         limit = self._limit(width)
@@ -229,12 +230,7 @@ class Task:
         if encoded.problem is not None:
             raise encoded.problem
         again = self._try_encode(x)
-        same = torch.equal(
-            torch.nan_to_num(encoded.posterior.mean), torch.nan_to_num(again.posterior.mean)
-        ) and torch.equal(
-            torch.nan_to_num(encoded.posterior.scale), torch.nan_to_num(again.posterior.scale)
-        )
-        if not same:
+        if not encoded.posterior.same(again.posterior):
             self.findings.append(
                 RANDOM.finding(
                     Severity.WARN, "two calls of the encoder on the same samples differ."
@@ -246,7 +242,7 @@ class Task:
         x, index = take_rows(x, rows), np.arange(2)
         posterior = encoded.posterior.take(torch.as_tensor(rows))
         subset = KeyedSubset(self.seed, 2, index, posterior, x)
-        crowd = subset.build(self.door, len(rows), None, posterior.mean.device)
+        crowd = subset.build(self.door, len(rows), None, posterior.device)
         observations = {
             "data": Observation(self.door, "data", index, posterior=posterior, seed=self.seed, x=x),
             "population": population_rows(crowd, 0, 2, self.seed),
@@ -266,8 +262,7 @@ class Task:
     def _check_batch(self, x: Inputs, together: Encoded) -> None:
         alone = self._try_encode(first_rows(x, 1)).posterior
         first = together.posterior.take(slice(1))
-        same = torch.allclose(alone.mean, first.mean, 1e-3, 1e-4, equal_nan=True)
-        if not (same and torch.allclose(alone.scale, first.scale, 1e-3, 1e-4, equal_nan=True)):
+        if not alone.same(first, 1e-3, 1e-4):
             self.findings.append(
                 BATCHWISE.finding(
                     Severity.WARN, "a sample's posterior changes with the samples beside it."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from collapsekit.adapter import offers, session
 from collapsekit.adapters import as_adapter
-from collapsekit.door import Door, Encoded, as_tensor
+from collapsekit.door import Door
 from collapsekit.errors import CollapsekitError, InputError
+from collapsekit.readers import Encoded, as_tensor
 from collapsekit.samples import Inputs, as_samples, concatenate, map_tensors, rows_of, take_rows
 
 _ROWS = 8
@@ -117,7 +118,7 @@ class _Check:
             if offers(self.adapter, "decode"):
                 self.decoder(encoded)
             try:
-                self.door.prior_for(encoded.posterior)
+                self.door.priors(encoded.posterior, self.door.context(self.x))
             except CollapsekitError as error:
                 self.faults.append(f"prior: it cannot be used: {_told(error)}")
 
@@ -193,7 +194,7 @@ class _Check:
 
     def log_likelihood(self, encoded: Encoded) -> None:
         rows = rows_of(self.x)
-        code = self.door._code(encoded.posterior.mean)
+        code = self.door.code(encoded.posterior.mean)
         value = as_tensor(self.adapter.log_likelihood(self.x, code))
         if value.numel() != rows or not bool(torch.isfinite(value).all()):
             self.faults.append(
@@ -234,7 +235,7 @@ class _Check:
                 self.faults.append(
                     "batch independence: decode's output for a code depends on the other codes"
                 )
-        code = self.door._code(z.clone())
+        code = self.door.code(z.clone())
         kept = as_tensor(code).clone()
         self.adapter.decode(code) if context is None else self.adapter.decode(code, context)
         if not _equal(as_tensor(code), kept):
@@ -378,7 +379,13 @@ def _copied(x: Inputs) -> Inputs:
 
 
 def _row(encoded: Encoded, i: int) -> Encoded:
-    return Encoded(encoded.posterior.take(slice(i, i + 1)), encoded.good[i : i + 1])
+    one = slice(i, i + 1)
+    return replace(
+        encoded,
+        posterior=encoded.posterior.take(one),
+        good=encoded.good[one],
+        flat=encoded.flat[one],
+    )
 
 
 def _apart(a: Encoded, b: Encoded, tolerance: float) -> str | None:

@@ -78,7 +78,18 @@ SUBSET = Code(
     remedy="Raise population=, or a probe's limit, to measure more.",
     source="collapsekit",
 )
-CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, BATCHWISE, FEW, SUBSET)
+GROUPS = Code(
+    id="CK620",
+    title="Groups of latents",
+    meaning="A hierarchical model has several groups of latents, each with a posterior and a prior "
+    "given the groups above it. A group can collapse while the others work, so each is audited "
+    "by itself: its condition are the other groups' codes, held at the sample's own draws.",
+    formula="rate = sum over groups of KL(q(z_g | x, z_above) || p(z_g | z_above)), one draw "
+    "of the groups above a sample; the verdict is the worst of the groups'.",
+    remedy="Open the group's own audit: audit.groups[name].",
+    source="collapsekit; Sonderby et al. 2016, arXiv 1602.02282, for collapse of upper groups",
+)
+CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, BATCHWISE, FEW, SUBSET, GROUPS)
 
 
 MANY_LOST = 0.05  # of the samples

@@ -23,7 +23,7 @@ def population_of(door: Door, samples: Samples, seed: int = 0) -> Population:
     """All samples as one population."""
     assert samples.size is not None
     x = samples.take(np.arange(samples.size))
-    posterior = door.encode(x, "data").posterior
+    posterior = door.encode(x, "data", np.arange(samples.size)).posterior
     subset = KeyedSubset(seed, samples.size, np.arange(samples.size), posterior)
     return subset.build(door, samples.size, samples.take)
 
@@ -49,7 +49,7 @@ def observations(
         else:
             index = np.arange(start, stop)
             x = take_rows(samples.take(np.arange(total)), index)
-            posterior = door.encode(x, "data").posterior
+            posterior = door.encode(x, "data", index).posterior
             parts.append(Observation(door, "data", index, posterior=posterior, seed=seed, x=x))
     return parts
 

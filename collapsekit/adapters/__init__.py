@@ -18,6 +18,7 @@ from torch import nn
 
 from collapsekit.adapters.opening import factory
 from collapsekit.errors import InputError
+from collapsekit.groups import is_grouped
 from collapsekit.samples import Samples
 
 
@@ -79,6 +80,10 @@ def as_adapter(
     if kind is not None:
         adapter, samples = importlib.import_module(kind.module).wrap(model, device=device)
         return adapter, samples
+    if is_grouped(model):
+        from collapsekit.adapters.grouped_module import GroupedModule
+
+        return (GroupedModule(model, device) if isinstance(model, nn.Module) else model), None
     if isinstance(model, nn.Module):
         from collapsekit.adapters.torch_module import TorchModule
 

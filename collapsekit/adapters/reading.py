@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from collapsekit.door import PARAMETERISATIONS, as_tensor
 from collapsekit.errors import CollapsekitError, InputError, ModelError
+from collapsekit.readers import PARAMETERISATIONS, as_tensor
 from collapsekit.samples import Inputs, rows_of
 
 #: Names of a mean, the likelier first.

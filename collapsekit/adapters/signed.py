@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from collapsekit.adapters import as_adapter
-from collapsekit.door import _pair, as_tensor
+from collapsekit.readers import as_tensor, pair
 
 
 class AbsoluteScale:
@@ -29,7 +29,7 @@ class AbsoluteScale:
 
     def encode(self, x: Any) -> Any:
         """Mean, and the size of the second output."""
-        mean, second, _ = _pair(self._inner.encode(x))
+        mean, second, _ = pair(self._inner.encode(x))
         signed = as_tensor(second)
         self._negative += int((signed < 0).sum())
         self._seen += signed.numel()

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from collapsekit.adapters.evaluated import Evaluated, seeded
 from collapsekit.adapters.own_sampler import OwnSampler, sampler_name
 from collapsekit.adapters.reading import Reader, is_array
-from collapsekit.door import as_tensor
 from collapsekit.errors import InputError, ModelError
+from collapsekit.readers import as_tensor
 from collapsekit.samples import Inputs
 
 _OPTIONAL = (

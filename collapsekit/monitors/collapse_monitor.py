@@ -14,11 +14,12 @@ import torch
 
 from collapsekit.adapter import session
 from collapsekit.adapters import as_adapter
-from collapsekit.door import Door, as_tensor
+from collapsekit.door import Door
 from collapsekit.errors import InputError
 from collapsekit.monitors.lightning_hooks import callback_class, libraries_in_use
 from collapsekit.monitors.measures import Round
 from collapsekit.noise import hash_index
+from collapsekit.readers import as_tensor
 from collapsekit.samples import Inputs, Samples, as_samples, concatenate, take_rows
 from collapsekit.streaming import Array, to_numpy
 

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import torch
 
-from collapsekit.door import Door, Encoded
+from collapsekit.door import Door
 from collapsekit.errors import ModelError, Unavailable
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.observation import Observation, population_rows
 from collapsekit.population import KeyedSubset, Population
 from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.readers import Encoded
 from collapsekit.samples import Inputs, take_rows
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
@@ -51,6 +52,13 @@ class Round:
             posterior, index = posterior.take(torch.as_tensor(rows)), index[rows]
             x = None if x is None else take_rows(x, rows)
         prior = self.door.prior_for(posterior)
+        if not isinstance(posterior, DiagonalGaussian) or not isinstance(prior, DiagonalGaussian):
+            raise Unavailable(
+                "the monitor watches diagonal Gaussians",
+                got=f"posterior: {posterior.describe()}; prior: {prior.describe()}",
+                expected="a diagonal Gaussian posterior and prior",
+                remedy="audit checkpoints with collapsekit.audit instead",
+            )
         self._mean.append(Moments.of((posterior.mean - prior.mean) / prior.scale))
         self._kl.append(Moments.of(posterior.kl(prior)))
         part = KeyedSubset(self.seed, self.limit, index, posterior, x)

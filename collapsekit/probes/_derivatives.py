@@ -9,8 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from collapsekit.door import as_tensor
 from collapsekit.observation import Observation
+from collapsekit.readers import as_tensor
 
 #: Step of central differences in widths of the code: the cube root of single precision. A decoder
 #: that takes doubles may still compute in singles, so it is not made smaller for them.

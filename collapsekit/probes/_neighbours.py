@@ -8,7 +8,7 @@ from torch import Tensor
 from collapsekit.errors import Unavailable
 from collapsekit.observation import Observation
 from collapsekit.population import Population
-from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.posteriors import Family
 
 #: Neighbours in data space. One number for all probes: the population finds them once.
 NEIGHBOURS = 10
@@ -35,7 +35,7 @@ def input_distance(targets: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     return torch.stack(parts, dim=1).to(torch.float64)
 
 
-def code_distance(posterior: DiagonalGaussian, rows: Tensor, near: Tensor) -> Tensor:
+def code_distance(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:
     """Distances of posterior means in posterior widths, the pair's own: float64 [B, m].
 
     |mu_i - mu_k| with each dimension divided by the root mean square of the two widths. Two

@@ -44,11 +44,10 @@ class ActiveUnits:
 
     def observe(self, obs: Observation) -> States:
         """Moments of the means and of the variances, in units of the prior."""
-        prior = obs.prior
-        mean = (obs.posterior.mean - prior.mean) / prior.scale
+        mean = obs.standard_mean
         return {
             "mean": Moments.of(mean),
-            "width": Moments.of((obs.posterior.scale / prior.scale) ** 2),
+            "width": Moments.of(obs.standard_width**2),
             "bootstrap": Bootstrap.of(mean, obs.index.to(mean.device), mean[0] * 0),
         }
 

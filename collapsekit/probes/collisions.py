@@ -11,12 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.population import Population
-from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.posteriors import DiagonalGaussian, Family
 from collapsekit.probe import States, measure
 from collapsekit.probes._neighbours import crowd_of, input_distance
 from collapsekit.results import Result
@@ -187,8 +188,14 @@ class Collisions:
         return table, pairs.columns["inputs"][keep]
 
 
-def _overlap(posterior: DiagonalGaussian, rows: Tensor, near: Tensor) -> Tensor:
+def _overlap(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:
     """Bhattacharyya coefficients [B, m] of rows with their candidates, closed form."""
+    if not isinstance(posterior, DiagonalGaussian):
+        raise Unavailable(
+            "the overlap of these posteriors has no closed form here",
+            got=posterior.describe(),
+            expected="a diagonal Gaussian posterior",
+        )
     mean, variance = posterior.mean, posterior.scale**2
     total = variance[rows][:, None] + variance[near]
     gap = (mean[rows][:, None] - mean[near]) ** 2 / (4 * total)

@@ -54,6 +54,7 @@ class DecoderFolds:
 
     def observe(self, obs: Observation) -> States:
         """One encode, one decode, and a derivative by two decodes a row."""
+        obs.prior.need_coordinates()
         back = obs.z_recoded.to(obs.z.device)
         known = torch.isfinite(back).all(dim=1)
         back = torch.where(known[:, None], back, obs.z)

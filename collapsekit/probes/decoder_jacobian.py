@@ -58,6 +58,7 @@ class DecoderJacobian:
 
     def observe(self, obs: Observation) -> States:
         """Singular values of the Jacobian at each row's code."""
+        obs.posterior.need_coordinates()
         dims = obs.posterior.dims
         directions = self._directions(obs)
         # By place in the population, so that no cut matters.
@@ -76,7 +77,7 @@ class DecoderJacobian:
         }
 
     def _directions(self, obs: Observation) -> Tensor:
-        prior, dims = obs.prior.scale[0], obs.posterior.dims
+        prior, dims = obs.population.prior_scale, obs.posterior.dims
         if dims <= self.whole:
             return torch.diag(prior)
         index = torch.arange(dims, device=prior.device)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95, ratio_error
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.population import by_dimension
 from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Comoments, Constant, Moments
@@ -38,7 +38,8 @@ class DecoderUsage:
     """`decoder_usage` per dimension, and `decoder_nats` with a likelihood; `used_dimensions`.
 
     `decoder_nats` is the mean KL(p(x | z) || p(x | z with z_j redrawn)) of the same draws: what the
-    output distribution says of the dimension, in absolute terms.
+    output distribution says of the dimension, in absolute terms. Beyond 64 dimensions of a spatial
+    latent the same by channel, all positions at once: `channel_decoder_usage`.
     """
 
     limit: int | None = 512  # draws; each costs two decodes and one a dimension
@@ -50,19 +51,18 @@ class DecoderUsage:
 
     def observe(self, obs: Observation) -> States:
         """How far each redraw moves the output."""
-        z, focus = obs.z, obs.population.focus
-        other, _ = obs.prior.take(torch.zeros(len(obs), dtype=torch.int64, device=z.device)).draw(
-            obs.noise("redraw")
-        )
+        z, parts = obs.z, obs.population.parts
+        obs.prior.need_coordinates()
+        other = obs.redrawn
         moved, nats = [], []
-        for j in focus:
-            output = obs.decode(_replaced(z, other, int(j)))
+        for dims in parts.dims:
+            output = obs.decode(_replaced(z, other, dims))
             moved.append(_move(obs.reconstruction, obs.door.mean(output)))
             nats.append(obs.door.divergence(obs.output, output))
         moved.append(_move(obs.reconstruction, obs.door.mean(obs.decode(other))))
         states: States = {
             "moved": Comoments.of(torch.stack(moved, dim=1)),
-            "focus": Constant((tuple(int(j) for j in focus), z.shape[1])),
+            "focus": Constant((*parts.facts, z.shape[1])),
         }
         told = [value for value in nats if value is not None]
         if len(told) == len(nats):
@@ -72,19 +72,19 @@ class DecoderUsage:
     def conclude(self, state: States) -> Result:
         """Shares of the output's variance."""
         moved: Comoments = state["moved"]
-        focus, dims = state["focus"].value
+        prefix, focus, dims = state["focus"].value
         whole = float(moved.mean[-1])
         if whole > 0:
             usage, error = ratio_error(moved.mean[:-1], whole, moved.covariance, moved.n)
         else:  # an output that never moves uses nothing: 0, not 0 / 0
             usage, error = np.zeros(len(focus)), np.zeros(len(focus))
-        dimensions = pd.DataFrame(
-            {"decoder_usage": usage, "decoder_usage_se": error},
-            index=pd.Index(list(focus), name="dimension"),
-        )
+        columns = {"decoder_usage": usage, "decoder_usage_se": error}
         if "nats" in state:
-            dimensions["decoder_nats"] = state["nats"].mean
-            dimensions["decoder_nats_se"] = state["nats"].standard_error
+            columns["decoder_nats"] = state["nats"].mean
+            columns["decoder_nats_se"] = state["nats"].standard_error
+        dimensions = by_dimension(prefix, focus, **columns)
+        if prefix:  # channels are counted, and judged, by their own reading
+            return Result(dimensions=dimensions)
         number = self._count(usage, error, moved.n, len(focus), dims)
         of = f"{len(focus)}" if len(focus) == dims else f"{len(focus)} measured (of {dims})"
         finding = USAGE.finding(
@@ -93,7 +93,7 @@ class DecoderUsage:
             if whole > 0
             else "the decoder's output does not move with the code at all.",
             evidence=[Evidence(number, 1, ">=")],
-            dimensions=np.asarray(focus)[usage < self.share * usage.max(initial=0)],
+            dimensions=np.ravel(focus)[usage < self.share * usage.max(initial=0)],
         )
         return Result(numbers=(number,), dimensions=dimensions, findings=(finding,))
 
@@ -116,9 +116,9 @@ class DecoderUsage:
         )
 
 
-def _replaced(z: Tensor, other: Tensor, j: int) -> Tensor:
+def _replaced(z: Tensor, other: Tensor, dims: Array) -> Tensor:
     mixed = z.clone()
-    mixed[:, j] = other[:, j]
+    mixed[:, dims] = other[:, dims]
     return mixed
 
 

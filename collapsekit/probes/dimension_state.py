@@ -57,7 +57,7 @@ class DimensionState:
 
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""
-        width = (obs.posterior.scale / obs.prior.scale) ** 2
+        width = obs.standard_width**2
         flags = {"below": obs.kl < self.epsilon, "wide": width > self.wide}
         flags["narrow"] = width < self.narrow
         return {name: Moments.of(flag.to(torch.float64)) for name, flag in flags.items()}

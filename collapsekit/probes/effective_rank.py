@@ -44,7 +44,7 @@ class EffectiveRank:
 
     def observe(self, obs: Observation) -> States:
         """Comoments of the means, in groups for the jackknife."""
-        posterior, prior = obs.posterior, obs.prior
+        posterior = obs.posterior
         if posterior.dims > self.most_dimensions:
             raise Unavailable(
                 "the covariance of the means is too large",
@@ -52,7 +52,7 @@ class EffectiveRank:
                 expected=f"at most {self.most_dimensions}",
                 remedy="raise EffectiveRank(most_dimensions=...) if the memory is there",
             )
-        mean = (posterior.mean - prior.mean) / prior.scale
+        mean = obs.standard_mean
         return {
             "means": Grouped.of(keyed_groups(obs.index), lambda rows: Comoments.of(mean[rows])),
             "dims": Constant(posterior.dims),

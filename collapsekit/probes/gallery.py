@@ -49,7 +49,7 @@ class Gallery:
         total = obs.kl_total
         kept = {"inputs": inputs, "reconstructions": images, "kl": total}
         in_pool = torch.as_tensor(np.where(obs.rows < self.pool, -obs.rows.astype(float), np.nan))
-        empty = obs.door.mean(obs.door.decode(obs.prior.mean, _first(obs), obs.source))
+        empty = obs.door.mean(obs.door.decode(obs.prior.centre[:1], _first(obs), obs.source))
         return {
             "weakest": Top(self.shown, -total, obs.index, **kept),
             "strongest": Top(self.shown, total, obs.index, **kept),

@@ -67,7 +67,7 @@ class InferenceGap:
     def observe(self, obs: Observation) -> States:
         """`draws` codes and decodes a row, each row with noise of its own."""
         z, log_q = obs.many_codes(self.draws, "importance")
-        log_p = obs.prior.log_prob(z.flatten(0, 1)).reshape(log_q.shape)
+        log_p = obs.log_prior(z)
         log_likelihood = obs.log_likelihoods(z)
         log_weights = log_likelihood + (log_p - log_q).to(log_likelihood.device)
         bound, gap, bias = _bound(log_weights)

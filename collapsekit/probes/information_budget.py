@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
@@ -55,6 +55,13 @@ class InformationBudget:
         """Both information bounds, and each dimension's marginal log-ratio at the same draws."""
         population, z, prior = obs.population, obs.z, obs.prior
         k, dims = population.size, obs.posterior.dims
+        if not (obs.door.one_prior and isinstance(prior, DiagonalGaussian)):
+            raise Unavailable(
+                "the rate splits into information and mismatch under one prior that is a product "
+                "of Gaussians",
+                got=prior.describe() if obs.door.one_prior else "a prior for each sample",
+                expected="N(0, I) or another diagonal Gaussian",
+            )
         own, others = obs.log_own, obs.log_others
         lower = own - torch.logaddexp(own, others) + math.log(k)
         states: States = {
@@ -66,11 +73,11 @@ class InformationBudget:
         some = torch.as_tensor(measured, device=z.device)
         limit = population.size if self.limit is None else self.limit
         marginal = population.log_marginals(limit, measured, obs.seed)[obs.rows]
-        log_prior = _log_density(z, prior)[:, some]
+        log_prior = prior.log_each(z)[:, some]
         ratio = marginal - log_prior
         # A sample's own component draws the aggregate towards its code: KL reads high. Without it
         # KL reads low (both by Jensen). The truth of the population lies between.
-        share = torch.exp(_log_density(z, obs.posterior)[:, some] - marginal) / k
+        share = torch.exp(obs.posterior.log_each(z)[:, some] - marginal) / k
         others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
         without = (others - log_prior).sum(dim=1)
         states["mismatch"] = Moments.of(ratio)
@@ -142,12 +149,6 @@ class InformationBudget:
             findings=(finding,),
             tables={"information_budget": budget},
         )
-
-
-def _log_density(z: Tensor, gaussian: DiagonalGaussian) -> Tensor:
-    """Log-density in each dimension, nats [B, D]."""
-    standard = (z - gaussian.mean) / gaussian.scale
-    return -0.5 * standard**2 - gaussian.scale.log() - 0.5 * math.log(2 * math.pi)
 
 
 def _by_moments(mean: Array, variance: Array, n: int) -> float:

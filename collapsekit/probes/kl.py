@@ -11,9 +11,10 @@ import pandas as pd
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import mean_number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors.divergence import DRAWS
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Moments, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
 
 RATE = Code(
     id="CK101",
@@ -32,7 +33,11 @@ RATE = Code(
 
 @dataclass(frozen=True)
 class KL:
-    """KL(q_i,j || p_j) in nats; columns `kl_total` (samples) and `kl` (dimensions), `rate`."""
+    """KL(q_i,j || p_j) in nats; columns `kl_total` (samples) and `kl` (dimensions), `rate`.
+
+    Where the KL does not split over dimensions there is no column `kl`; where it is estimated from
+    draws, `kl_total_se` is its standard error.
+    """
 
     collapsed_rate: float = 0.1  # nats
 
@@ -43,16 +48,25 @@ class KL:
 
     def observe(self, obs: Observation) -> States:
         """Totals per sample, moments per dimension."""
-        return {
-            "rows": Rows(obs.index, kl_total=obs.kl_total),
-            "total": Moments.of(obs.kl_total),
-            "dimensions": Moments.of(obs.kl),
+        found = obs.divergence
+        columns = {"kl_total": found.total}
+        if found.error is not None:
+            columns["kl_total_se"] = found.error
+        states: States = {
+            "rows": Rows(obs.index, **columns),
+            "total": Moments.of(found.total),
+            "drawn": Constant(found.error is not None),
         }
+        if found.each is not None:
+            states["dimensions"] = Moments.of(found.each)
+        return states
 
     def conclude(self, state: States) -> Result:
         """The rate and its split over dimensions."""
-        moments: Moments = state["dimensions"]
-        rate = mean_number("rate", state["total"], "nats", "summed over dimensions")
+        note = "summed over dimensions"
+        if state["drawn"].value:
+            note = f"the whole code; Monte Carlo with {DRAWS} draws a sample, whose error it holds"
+        rate = mean_number("rate", state["total"], "nats", note)
         if rate.value < self.collapsed_rate and not rate.straddles(self.collapsed_rate):
             severity, verdict = Severity.FAIL, "total"
             message = f"the posterior equals the prior: the rate is {rate.digits()} nats a sample."
@@ -71,20 +85,23 @@ class KL:
             evidence=[Evidence(rate, self.collapsed_rate, ">=")],
             verdict=verdict,
         )
-        dimensions = pd.DataFrame(
-            {
-                "kl": moments.mean,
-                "kl_se": moments.standard_error,
-                "kl_std": np.sqrt(moments.variance),
-            },
-            index=pd.RangeIndex(len(moments.mean), name="dimension"),
-        )
         return Result(
             numbers=(rate,),
             samples=state["rows"].frame(),
-            dimensions=dimensions,
+            dimensions=_by_dimension(state["dimensions"]) if "dimensions" in state else None,
             findings=(finding,),
         )
+
+
+def _by_dimension(moments: Moments) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "kl": moments.mean,
+            "kl_se": moments.standard_error,
+            "kl_std": np.sqrt(moments.variance),
+        },
+        index=pd.RangeIndex(len(moments.mean), name="dimension"),
+    )
 
 
 def kl(mean: Any, scale: Any, *, prior: Any = None) -> Array:

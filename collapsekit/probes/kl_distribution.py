@@ -13,7 +13,7 @@ from collapsekit.findings import Code
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Rows
+from collapsekit.streaming import Rows, to_numpy
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class KLDistribution:
     """Quantiles of kl[i, j] per dimension and the first rows themselves, from the population."""
 
     limit: int | None = 4096
+    most_values: int = 1 << 22  # rows times dimensions that are kept
 
     name: ClassVar[str] = "kl_distribution"
     source: ClassVar[Source] = "population"
@@ -28,7 +29,9 @@ class KLDistribution:
 
     def observe(self, obs: Observation) -> States:
         """The rows themselves, in single precision: they are looked at, not computed with."""
-        return {"rows": Rows(obs.index, kl=obs.kl.to(torch.float32))}
+        kept = obs.rows < max(self.most_values // obs.posterior.dims, 16)
+        kl = obs.kl[torch.as_tensor(kept, device=obs.kl.device)].to(torch.float32)
+        return {"rows": Rows(to_numpy(obs.index)[kept], kl=kl)}
 
     def conclude(self, state: States) -> Result:
         """Columns `kl_q05`, `kl_median`, `kl_q95`; table `kl_map`."""

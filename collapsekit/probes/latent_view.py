@@ -35,8 +35,7 @@ class LatentView:
                 got=str(obs.posterior.dims),
                 expected=f"at most {self.most_dimensions}",
             )
-        mean = (obs.posterior.mean - obs.prior.mean) / obs.prior.scale
-        return {"rows": Rows(obs.index, mean=mean, kl_total=obs.kl_total)}
+        return {"rows": Rows(obs.index, mean=obs.standard_mean, kl_total=obs.kl_total)}
 
     def conclude(self, state: States) -> Result:
         """Coordinates with a fixed sign, and the share of variance that the plane shows."""

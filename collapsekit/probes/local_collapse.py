@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number, wilson_arrays
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import Categorical, Family
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Rows
+from collapsekit.streaming import Constant, Rows
 
 LOCAL = Code(
     id="CK301",
@@ -23,7 +25,8 @@ LOCAL = Code(
     meaning="Collapse is a property of a data point, not only of a model: at some inputs the "
     "posterior is the prior though elsewhere it is not. A sample is locally collapsed when its "
     "whole code carries less than one nat.",
-    formula="locally_collapsed[i] = (sum_j KL_ij < 1 nat), with a Wilson interval on its share; "
+    formula="locally_collapsed[i] = (sum_j KL_ij < 1 nat, or a tenth of the entropy of a discrete "
+    "prior where that is less), with a Wilson interval on its share; "
     "the curve shows the share below every threshold from 0.01 to 10 nats.",
     remedy="Look at who they are (labels, gallery). Latent reconstruction empties this count "
     "reliably; KL annealing and longer training often do too.",
@@ -35,7 +38,8 @@ LOCAL = Code(
 class LocalCollapse:
     """`active_dims`, `collapsed_fraction`, `locally_collapsed`, `prior_matched` per sample."""
 
-    bar: float = 1.0  # nats in a sample's whole code
+    bar: float = 1.0  # nats in a sample's whole code; for discrete codes at most
+    entropy_share: float = 0.1  # of the prior's entropy
     epsilon: float = 0.01  # nats in one dimension
     local_share: float = 0.05
     total_share: float = 0.95
@@ -47,25 +51,34 @@ class LocalCollapse:
 
     def observe(self, obs: Observation) -> States:
         """What each sample's code carries."""
-        active = (obs.kl >= self.epsilon).sum(dim=1)
-        rows = Rows(
-            obs.index,
-            kl_total=obs.kl_total,
-            active_dims=active,
-            collapsed_fraction=1.0 - active.to(torch.float64) / obs.posterior.dims,
-            locally_collapsed=obs.kl_total < self.bar,
-            prior_matched=active == 0,
-        )
-        return {"rows": rows}
+        bar, told = self._bars(obs.prior)
+        columns = {"kl_total": obs.kl_total, "locally_collapsed": obs.kl_total < bar}
+        each = obs.divergence.each
+        if each is None:  # one whole: it matches the prior or it does not
+            columns["prior_matched"] = obs.kl_total < self.epsilon
+        else:
+            active = (each >= self.epsilon).sum(dim=1)
+            share = active.to(torch.float64) / obs.posterior.dims
+            columns["active_dims"] = active
+            columns["collapsed_fraction"] = 1.0 - share
+            columns["prior_matched"] = active == 0
+        return {"rows": Rows(obs.index, **columns), "bar": Constant(told)}
+
+    def _bars(self, prior: Family) -> tuple[Tensor | float, float]:
+        """Each row's bar, and the one to tell: discrete codes cannot hold a nat of slack."""
+        if not isinstance(prior, Categorical):
+            return self.bar, self.bar
+        bars = (self.entropy_share * prior.entropy.sum(dim=1)).clamp(max=self.bar)
+        return bars, float(bars[0]) if prior.rows == 1 else self.bar
 
     def conclude(self, state: States) -> Result:
         """The share of locally collapsed samples and its curve over thresholds."""
-        frame = state["rows"].frame()
+        frame, bar = state["rows"].frame(), state["bar"].value
         n, count = len(frame), int(frame["locally_collapsed"].sum())
         share = share_number(
-            "locally_collapsed_fraction", count, n, f"KL of a sample below {self.bar:g} nat"
+            "locally_collapsed_fraction", count, n, f"KL of a sample below {bar:.3g} nat"
         )
-        told = f"{count:,} of {n:,} samples carry less than {self.bar:g} nat"
+        told = f"{count:,} of {n:,} samples carry less than {bar:.3g} nat"
         limits = f"{share.value:.1%}; 95 % interval {share.low:.1%} to {share.high:.1%}"
         if share.low >= self.total_share:
             severity, verdict = Severity.FAIL, "total"

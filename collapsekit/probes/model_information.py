@@ -14,6 +14,7 @@ from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95, mean_number, share_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import divergence
 from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
@@ -76,7 +77,7 @@ class ModelInformation:
         saturated = heaviest >= self.heaviest
         # The encoder's answer to the same question, in the same direction: of two Gaussians
         # KL(p || q) is several times KL(q || p) where q is narrow.
-        reverse = obs.prior.kl(obs.posterior).sum(dim=1).to(value.device)
+        reverse = divergence(obs.prior, obs.posterior, obs.noise("reverse")).total.to(value.device)
         parts = torch.stack([value, saturated.to(torch.float64), reverse], dim=1)
         return {
             "rows": Rows(obs.index, model_information=value, model_information_saturated=saturated),

@@ -61,37 +61,36 @@ class MutualInformation:
     def observe(self, obs: Observation) -> States:
         """Both bounds of every row, from the one kernel pass."""
         k = obs.population.size
-        own, others = obs.log_own, obs.log_others
-        everyone = torch.logaddexp(own, others)
+        pointwise, upper, share = obs.information
         columns = obs.population.columns
+        dtype, deviation = "float64", 0.0
         first = obs.rows < self.checked_rows
-        checked = spot_check(
-            columns,
-            obs.z[first],
-            torch.as_tensor(obs.rows[first], device=obs.z.device),
-            others[first],
-            rows=self.checked_rows,
-        )
-        pointwise = own - everyone + math.log(k)
+        if columns is not None:
+            checked = spot_check(
+                columns,
+                obs.z[first],
+                torch.as_tensor(obs.rows[first], device=obs.z.device),
+                obs.log_others[first],
+                rows=self.checked_rows,
+            )
+            dtype, deviation = checked.dtype, checked.max_deviation if first.any() else 0.0
+        facts = k, obs.population.total, dtype, obs.population.most_information
         return {
             "rows": Rows(
                 obs.index,
                 pointwise_information=pointwise,
-                reidentification=torch.exp(own - everyone),
+                reidentification=share,
             ),
             "bounds": Moments.of(pointwise),
-            # Left-out densities may underflow to nothing: then U is no bound, and says inf.
-            "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
-            "reidentification": Moments.of(torch.exp(own - everyone)),
-            "columns": Constant((k, obs.population.total, checked.dtype, obs.population.rate)),
-            "deviation": Rows(
-                obs.index[:1], deviation=np.array([checked.max_deviation if first.any() else 0.0])
-            ),
+            "upper": Rows(obs.index, upper=upper),
+            "reidentification": Moments.of(share),
+            "columns": Constant((*facts, columns is not None)),
+            "deviation": Rows(obs.index[:1], deviation=np.array([deviation])),
         }
 
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
-        k, total, dtype, rate = state["columns"].value
+        k, total, dtype, rate, kernel = state["columns"].value
         moments: Moments = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
@@ -105,9 +104,12 @@ class MutualInformation:
             moments, upper, k, rate, self.saturation, f"lower and upper bound, ceiling ln {k:,}"
         )
         deviation = float(state["deviation"].column("deviation").max())
-        note = (
-            f"{number.note}; {n:,} of {total:,} samples as rows; kernel {dtype}, spot check of "
-            f"{min(self.checked_rows, n)} rows within {deviation:.1e} nats"
+        note = f"{number.note}; {n:,} of {total:,} samples as rows; "
+        note += (
+            f"kernel {dtype}, spot check of {min(self.checked_rows, n)} rows within "
+            f"{deviation:.1e} nats"
+            if kernel
+            else "direct sums in float64"
         )
         if k < 2:
             return Result(

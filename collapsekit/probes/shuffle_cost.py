@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 import torch
 
 from collapsekit.findings import Code
 from collapsekit.observation import Observation, Source
+from collapsekit.population import by_dimension
 from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Grouped, Moments, block_groups
@@ -18,7 +18,10 @@ from collapsekit.streaming import Array, Constant, Grouped, Moments, block_group
 
 @dataclass(frozen=True)
 class ShuffleCost:
-    """`shuffle_cost` per dimension: nats with a likelihood, else squared error."""
+    """`shuffle_cost` per dimension: nats with a likelihood, else squared error.
+
+    Beyond 64 dimensions of a spatial latent: `channel_shuffle_cost`, a channel at once.
+    """
 
     limit: int | None = 1024  # rows; each costs a decode a dimension
 
@@ -28,33 +31,33 @@ class ShuffleCost:
 
     def observe(self, obs: Observation) -> States:
         """Error with one dimension taken from the partner's code, less the row's own error."""
+        obs.posterior.need_coordinates()
         z, other, own = obs.z, obs.z_partner, obs.error
-        focus, alone = obs.population.focus, other.isnan().any(dim=1)
+        parts, alone = obs.population.parts, other.isnan().any(dim=1)
         own = torch.where(alone.to(own.device), torch.nan, own)  # no partner, no cost
         cost = []
-        for j in focus:
+        for dims in parts.dims:
             mixed = z.clone()
-            mixed[:, j] = other[:, j]
+            mixed[:, dims] = other[:, dims]
             cost.append(obs.error_of(torch.where(alone[:, None], z, mixed)) - own)
         return {
             "cost": Grouped.of(
                 block_groups(obs.population.place[obs.rows], obs.population.size),
                 lambda rows: Moments.of(torch.stack(cost, dim=1)[rows]),
             ),
-            "facts": Constant((tuple(int(j) for j in focus), obs.door.error_unit)),
+            "facts": Constant((*parts.facts, obs.door.error_unit)),
         }
 
     def conclude(self, state: States) -> Result:
         """Mean and standard error per dimension; the column's name carries no unit, `unit` does."""
-        focus, unit = state["facts"].value
+        prefix, dims, unit = state["facts"].value
         cost = state["cost"].jackknife(lambda part: part.mean)
-        dimensions = pd.DataFrame(
-            {
-                "shuffle_cost": cost.value,
-                "shuffle_cost_se": cost.error,
-                "shuffle_cost_unit": np.repeat(unit, len(focus)),
-            },
-            index=pd.Index(list(focus), name="dimension"),
+        dimensions = by_dimension(
+            prefix,
+            dims,
+            shuffle_cost=cost.value,
+            shuffle_cost_se=cost.error,
+            shuffle_cost_unit=np.repeat(unit, len(dims)),
         )
         return Result(dimensions=dimensions)
 

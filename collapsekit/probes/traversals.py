@@ -34,10 +34,11 @@ class Traversals:
 
     def observe(self, obs: Observation) -> States:
         """Decode the prior's mean with one dimension moved."""
+        obs.prior.need_coordinates()
         dims, kl = self._chosen(obs)
         shifts = np.linspace(-self.reach, self.reach, self.steps)
         prior = obs.prior
-        z = prior.mean.repeat(len(dims) * self.steps, 1)
+        z = prior.mean[:1].repeat(len(dims) * self.steps, 1)
         at = torch.arange(len(z), device=z.device)
         moved = torch.as_tensor(np.repeat(dims, self.steps), device=z.device)
         shift = torch.as_tensor(np.tile(shifts, len(dims)), device=z.device)
@@ -61,8 +62,14 @@ class Traversals:
         }
 
     def _chosen(self, obs: Observation) -> tuple[Array, Array]:
-        population = obs.population.head(4096)
-        kl = to_numpy(population.posterior.kl(obs.prior).mean(dim=0))
+        mean_kl = obs.population.head(4096).mean_kl
+        if mean_kl is None:
+            raise Unavailable(
+                "dimensions cannot be ranked by their KL",
+                got=obs.population.posterior.describe(),
+                expected="a KL that splits over dimensions",
+            )
+        kl = to_numpy(mean_kl)
         order = np.argsort(-kl, kind="stable")
         some = len(order) > self.highest + self.lowest
         dims = np.concatenate([order[: self.highest], order[-self.lowest :]]) if some else order

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collapsekit.probe import Reading
+from collapsekit.readings.channels import Channels
 from collapsekit.readings.collapsed_side import CollapsedSide
 from collapsekit.readings.contradictions import Contradictions
 from collapsekit.readings.decoder_variance import DecoderVariance
@@ -14,6 +15,7 @@ from collapsekit.readings.roles import Roles
 #: Read in this order, after every probe has concluded.
 REGISTERED: tuple[Reading, ...] = (
     Roles(),
+    Channels(),
     Informative(),
     CollapsedSide(),
     Contradictions(),
@@ -24,6 +26,7 @@ REGISTERED: tuple[Reading, ...] = (
 
 __all__ = [
     "REGISTERED",
+    "Channels",
     "CollapsedSide",
     "Contradictions",
     "DecoderVariance",

@@ -67,9 +67,19 @@ def test_posteriors_in_any_of_their_forms(answer: Any) -> None:
     np.testing.assert_allclose(audit.dimensions["kl"], expected)
 
 
-def test_other_families_are_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="Laplace"):
-        ck.audit(lambda x: torch.distributions.Laplace(x, 1.0), X)
+class Opaque(torch.distributions.Distribution):
+    """A family that cannot be built from named parameters."""
+
+    arg_constraints = {}  # noqa: RUF012
+
+    def __init__(self, location: Tensor) -> None:
+        super().__init__(location.shape[:1], torch.Size([2]), validate_args=False)
+        self.location = location
+
+
+def test_families_that_cannot_be_taken_apart_are_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="Opaque"):
+        ck.audit(lambda x: Opaque(x[:, :2]), X)
 
 
 def test_a_named_scale_is_never_transformed() -> None:

@@ -1,0 +1,306 @@
+"""Hierarchical models: several named groups of latents, audited one at a time.
+
+A group is seen as a conditional model. Its condition are the other groups' codes, drawn from the
+sample's own posteriors by noise keyed on (seed, group, sample); its prior is the model's own,
+given the groups above it. So every probe works on a group as it does on any model.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from collapsekit.adapter import offers
+from collapsekit.door import Door
+from collapsekit.errors import InputError, ModelError
+from collapsekit.noise import Noise
+from collapsekit.posteriors import Family
+from collapsekit.readers import Codes, Encoded, read_posterior
+from collapsekit.samples import Inputs, rows_of
+
+
+class Draw(Protocol):
+    """Where a hierarchical model gets its codes from: all of its randomness goes through here."""
+
+    def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
+        """``draw(name, posterior, prior)`` while encoding, ``draw(name, prior)`` else."""
+        ...
+
+
+@runtime_checkable
+class GroupedAdapter(Protocol):
+    """A hierarchical model: named groups of latents, from the top down.
+
+    Optional attributes as an Adapter's: likelihood, context, target, as_input, session,
+    description, notes.
+    """
+
+    def encode(self, x: Any, draw: Draw, /) -> None:
+        """Call ``z = draw(name, posterior, prior)`` for every group, each in terms of those above.
+
+        Posteriors and priors are (mean, scale) pairs, or torch distributions, a row a sample.
+        """
+        ...
+
+    def generate(self, draw: Draw, n: int, context: Any, /) -> Any:
+        """``z = draw(name, prior)`` for every group in the same order; the output of n rows."""
+        ...
+
+
+def is_grouped(model: Any) -> bool:
+    """Whether a model offers encode(x, draw) and generate(draw, n, context), by those names."""
+
+    def takes_draw(method: Any, place: int) -> bool:
+        try:
+            names = list(inspect.signature(method).parameters)
+        except (TypeError, ValueError):
+            return False
+        return len(names) > place and names[place] == "draw"
+
+    return takes_draw(getattr(model, "encode", None), 1) and takes_draw(
+        getattr(model, "generate", None), 0
+    )
+
+
+def names_of(adapter: GroupedAdapter, x: Inputs, parameterisation: str) -> tuple[str, ...]:
+    """The groups that encoding draws, in order.
+
+    Raises
+    ------
+    ModelError
+        There is none, or one is drawn twice.
+    """
+    seen: dict[str, Read] = {}
+    adapter.encode(x, _Recorder(seen, rows_of(x), parameterisation, 0, None))
+    if not seen:
+        raise ModelError(
+            "the model drew no group of latents",
+            got="encode never called draw",
+            expected="z = draw(name, posterior, prior) for every group",
+        )
+    return tuple(seen)
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was drawn for one group: the posterior, its prior, and the codes."""
+
+    encoded: Encoded
+    prior: Any
+    z: Tensor
+
+
+@dataclass
+class _Recorder:
+    """Draws every group from its posterior and keeps what it saw."""
+
+    seen: dict[str, Read]
+    rows: int
+    parameterisation: str
+    seed: int
+    index: Tensor | None
+
+    def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
+        if name in self.seen:
+            raise ModelError(
+                f"the group {name!r} was drawn twice in one pass",
+                expected="one draw a group",
+                remedy="give each draw a name of its own",
+            )
+        encoded = read_posterior(first, self.rows, self.parameterisation)
+        index = torch.arange(self.rows) if self.index is None else self.index
+        noise = Noise(self.seed, f"group/{name}", index.to(encoded.posterior.device))
+        z, _ = encoded.posterior.draw(noise)
+        # A stand-in where the posterior is no distribution: the groups below must not stumble.
+        z = torch.where(encoded.good[:, None], z, 0.0)
+        self.seen[name] = Read(encoded, second, z)
+        return encoded.codes(z)
+
+
+class _Reached(Exception):
+    """The group whose prior was asked for has been reached: the rest of the pass is not needed."""
+
+    def __init__(self, prior: Any) -> None:
+        self.prior = prior
+
+
+@dataclass
+class _Replay:
+    """Gives out codes that are already there; stops at one group where its prior is wanted."""
+
+    codes: Mapping[str, tuple[Codes, Tensor]]
+    stop: str | None = None
+
+    def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
+        if name == self.stop:
+            raise _Reached(first)
+        if name not in self.codes:
+            raise ModelError(
+                f"generate draws a group that encode does not: {name!r}",
+                expected=", ".join(self.codes),
+                remedy="draw the same groups in both, by the same names",
+            )
+        shape, z = self.codes[name]
+        return shape(z)
+
+
+@dataclass
+class GroupDoor(Door):
+    """One group of a hierarchical model behind the door; the other groups are its condition.
+
+    Parameters
+    ----------
+    group : str
+    names : tuple of str
+        All groups, from the top down.
+    seed : int
+        Of the other groups' draws.
+    """
+
+    group: str = ""
+    names: tuple[str, ...] = ()
+    seed: int = 0
+    shapes: dict[str, Codes] = field(default_factory=dict)
+    own_shape: tuple[int, ...] = ()
+    own_dtype: torch.dtype = torch.float64
+    _checked: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.prior = None
+
+    def _pass(self, x: Inputs, index: Any) -> dict[str, Read]:
+        seen: dict[str, Read] = {}
+        at = None if index is None else torch.as_tensor(index)
+        self.adapter.encode(x, _Recorder(seen, rows_of(x), self.parameterisation, self.seed, at))
+        if tuple(seen) != self.names:
+            raise ModelError(
+                "the model draws other groups for other samples",
+                got=", ".join(seen),
+                expected=", ".join(self.names),
+            )
+        self.shapes = {name: read.encoded.codes for name, read in seen.items()}
+        return seen
+
+    def encode(self, x: Inputs, stream: str, index: Any = None) -> Encoded:
+        """The group's posterior given draws of the groups above it."""
+        self.passes[f"{stream}: encode"] += rows_of(x)
+        seen = self._pass(x, index)
+        encoded = seen[self.group].encoded
+        # A row whose other groups are not finite has no posterior to speak of.
+        good = torch.stack([read.encoded.good for read in seen.values()]).all(dim=0)
+        encoded = Encoded(
+            encoded.posterior, good, encoded.flat, encoded.codes, encoded.problem, encoded.notes
+        )
+        self._learn_codes(encoded)
+        if not self._checked and bool(good.all()):
+            self._checked = True
+            self._compare(seen, self.context(x, index))
+        return encoded
+
+    def _compare(self, seen: dict[str, Read], context: Tensor) -> None:
+        declared, rows = seen[self.group].prior, len(context)
+        posterior = seen[self.group].encoded.posterior
+        if declared is None:
+            return
+        told = read_posterior(declared, rows, "scale").posterior
+        used = self._rows_of_prior(posterior, context)
+        if type(told) is not type(used) or not told.same(used, 1e-3, 1e-4):
+            raise ModelError(
+                f"the prior of group {self.group!r} differs between encode and generate",
+                got="another distribution for the same codes of the groups above",
+                expected="one prior given the groups above",
+                remedy="compute the prior by the same function in encode and in generate",
+            )
+
+    @property
+    def one_prior(self) -> bool:
+        """Only the top group of a model without a condition has one prior for all samples."""
+        return self.group == self.names[0] and not offers(self.adapter, "context")
+
+    def prior_for(self, posterior: Family) -> Family:
+        """The top group's prior, as one row."""
+        if self.one_prior and self.prior_row is None:
+            empty = torch.zeros(1, self._width(), dtype=torch.float64, device=posterior.device)
+            self.prior_row = self._rows_of_prior(posterior, empty)
+        return super().prior_for(posterior)
+
+    def priors(self, posterior: Family, context: Any) -> Family:
+        """The rows' priors given the groups above."""
+        if self.one_prior:
+            return self.prior_for(posterior)
+        return self._rows_of_prior(posterior, context)
+
+    def _rows_of_prior(self, posterior: Family, context: Tensor) -> Family:
+        rows = len(context)
+        try:
+            codes, given = self._given(context)
+            self.adapter.generate(_Replay(codes, self.group), rows, given)
+        except _Reached as reached:
+            found = read_posterior(reached.prior, rows, "scale")
+            if not bool(found.good.all()) or found.posterior.dims != posterior.dims:
+                raise InputError(
+                    f"the prior of group {self.group!r} cannot be used",
+                    got=f"{int(found.good.sum())} of {rows} rows usable, {found.posterior.dims} "
+                    "dimensions",
+                    expected=f"a finite distribution over {posterior.dims} dimensions a row",
+                ) from None
+            return found.posterior.to(posterior.device)
+        raise ModelError(
+            f"generate never draws the group {self.group!r}",
+            expected=", ".join(self.names),
+            remedy="draw the same groups in encode and in generate, by the same names",
+        )
+
+    # -- the condition: the other groups' codes side by side, then the model's own ----------------
+
+    @property
+    def conditional(self) -> bool:
+        """The other groups are a condition; a model of one group may have none."""
+        return len(self.names) > 1 or offers(self.adapter, "context")
+
+    def _others(self) -> list[tuple[str, int]]:
+        widths = [(name, math.prod(self.shapes[name].shape)) for name in self.names]
+        return [(name, width) for name, width in widths if name != self.group]
+
+    def _width(self) -> int:
+        return sum(width for _, width in self._others())
+
+    def context(self, x: Inputs, index: Any = None) -> Any:
+        """The other groups' draws, float64 [B, W], and behind them the model's own condition."""
+        seen = self._pass(x, index)
+        parts = [read.z for name, read in seen.items() if name != self.group]
+        own = self.condition(x)
+        if own is not None:
+            flat = torch.as_tensor(own)
+            self.own_shape, self.own_dtype = tuple(flat.shape[1:]), flat.dtype
+            parts.append(flat.to(torch.float64).reshape(rows_of(x), -1))
+        return torch.cat(parts, dim=1) if parts else None
+
+    def _given(self, context: Tensor) -> tuple[dict[str, tuple[Codes, Tensor]], Any]:
+        codes, at = {}, 0
+        for name, width in self._others():
+            codes[name] = self.shapes[name], context[:, at : at + width]
+            at += width
+        if not offers(self.adapter, "context"):
+            return codes, None
+        return codes, context[:, at:].reshape(-1, *self.own_shape).to(self.own_dtype)
+
+    def as_input(self, reconstruction: Tensor, context: Any = None) -> Inputs:
+        """A reconstruction as something that the encoder takes, under the model's own condition."""
+        if not offers(self.adapter, "context"):
+            return super().as_input(reconstruction)
+        return super().as_input(reconstruction, self._given(context)[1])
+
+    def decode_attached(self, z: Tensor, context: Any) -> Any:
+        """The model's output from the group's codes and the other groups'."""
+        rows = len(z)
+        codes, given = self._given(z.new_zeros(rows, 0) if context is None else context)
+        codes[self.group] = self.shapes[self.group], z
+        return self.adapter.generate(_Replay(codes), rows, given)

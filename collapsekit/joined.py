@@ -1,0 +1,118 @@
+"""Audits of several groups of latents as one: each group's tables side by side, its name on all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.findings import Evidence, Finding, Severity, Verdict, fold
+from collapsekit.number import Number
+from collapsekit.results import Audit
+from collapsekit.tables import as_number, summary_table
+from collapsekit.troubles import GROUPS
+
+
+def joined_groups(audits: Mapping[str, Audit]) -> Audit:
+    """One audit of all groups; `groups` holds each group's own.
+
+    Headlines are called ``group/name``, columns of the samples as well; dimensions are numbered
+    through, with columns `group` and `in_group`. `rate` is the sum over groups.
+    """
+    total = _total(audits)
+    numbers = [] if total is None else [total]
+    findings: list[Finding] = [_told(audits, total)]
+    dimensions: list[pd.DataFrame] = []
+    samples: list[pd.DataFrame] = []
+    start = 0
+    for name, audit in audits.items():
+        for headline, row in audit.summary.iterrows():
+            values = {str(key): row[key] for key in audit.summary.columns}
+            numbers.append(as_number({"name": f"{name}/{headline}", **values}))
+        findings += [
+            replace(
+                f,
+                message=f"{name}: {f.message}",
+                dimensions=tuple(start + j for j in f.dimensions),
+            )
+            for f in audit.findings
+        ]
+        part = audit.dimensions.copy()
+        part.insert(0, "group", name)
+        part.insert(1, "in_group", np.arange(len(part)))
+        part.index = pd.RangeIndex(start, start + len(part), name="dimension")
+        dimensions.append(part)
+        start += len(part)
+        own = [column for column in audit.samples if column != "label" or not samples]
+        named = {c: c if c == "label" else f"{name}/{c}" for c in own}
+        samples.append(audit.samples[own].rename(columns=named))
+    first = next(iter(audits.values()))
+    ordered = tuple(sorted(findings, key=lambda f: (-f.severity, f.code)))
+    return Audit(
+        verdict=_verdict(audits, ordered),
+        findings=ordered,
+        summary=summary_table(numbers),
+        samples=pd.concat(samples, axis=1),
+        dimensions=pd.concat(dimensions),
+        skipped={
+            f"{g}/{k}": why for g, audit in audits.items() for k, why in audit.skipped.items()
+        },
+        settings={f"{g}/{k}": s for g, audit in audits.items() for k, s in audit.settings.items()},
+        provenance=_provenance(audits),
+        run=first.run,
+        groups=dict(audits),
+    )
+
+
+def _verdict(audits: Mapping[str, Audit], findings: tuple[Finding, ...]) -> Verdict:
+    word = fold(findings)
+    group = next((n for n, audit in audits.items() if audit.verdict.name == word.name), None)
+    if group is None:  # some groups could not decide what together they do
+        return word
+    own = audits[group].verdict
+    others = [f"{n} is {a.verdict.name}" for n, a in audits.items() if n != group]
+    rest = f" Of the other groups, {', '.join(others)}." if others else ""
+    return replace(own, sentence=f"Group {group}. {own.sentence}{rest}")
+
+
+def _told(audits: Mapping[str, Audit], total: Number | None) -> Finding:
+    words = ", ".join(f"{name} {audit.verdict.name}" for name, audit in audits.items())
+    return GROUPS.finding(
+        Severity.OK,
+        f"{len(audits)} groups of latents, from the top down: {words}.",
+        evidence=[] if total is None else [Evidence(total)],
+        advice=GROUPS.remedy,
+    )
+
+
+def _total(audits: Mapping[str, Audit]) -> Number | None:
+    """The rate of the whole model: KL summed over groups, mean over samples."""
+    if not all("kl_total" in audit.samples for audit in audits.values()):
+        return None
+    whole = sum(audit.samples["kl_total"].astype(float) for audit in audits.values())
+    assert isinstance(whole, pd.Series)
+    values = whole.dropna().to_numpy()
+    n, value = len(values), float(values.mean())
+    half = 1.959963984540054 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    note = "95 % interval, normal; summed over all groups, one draw of the groups above a sample"
+    return Number("rate", value, value - half, value + half, "nats", n, note)
+
+
+def _provenance(audits: Mapping[str, Audit]) -> dict[str, object]:
+    first = next(iter(audits.values())).provenance
+    passes: dict[str, int] = {}
+    for audit in audits.values():
+        for stream, count in audit.provenance["passes"].items():
+            passes[stream] = passes.get(stream, 0) + count
+    dims = {name: audit.provenance["dimensions"] for name, audit in audits.items()}
+    return {
+        **first,
+        "dimensions": sum(dims.values()),
+        "latent_shape": [sum(dims.values())],
+        "groups": dims,
+        "prior": {name: audit.provenance["prior"] for name, audit in audits.items()},
+        "passes": passes,
+    }

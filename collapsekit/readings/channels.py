@@ -1,0 +1,109 @@
+"""Channels of a spatial latent: what each writes, and what the decoder reads of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import Z95
+from collapsekit.number import Number
+from collapsekit.probe import Tables
+from collapsekit.results import Result
+
+CHANNELS = Code(
+    id="CK621",
+    title="Channels",
+    meaning="A spatial latent has thousands of dimensions that share a few channels. Beyond 64 "
+    "dimensions the decoder is asked channel by channel: all positions of one are redrawn, or "
+    "exchanged, at once. A channel that is written and not read wastes its rate.",
+    formula="kl: summed over the channel's positions; active_share: of its positions; "
+    "decoder_usage, shuffle_cost: all positions at once; round_trip_r2: mean over positions. "
+    "Read: usage at least 1 % of the largest channel's. Warned about where a channel with an "
+    "active position is not read.",
+    remedy="Look at the map of the KL over positions; train with fewer channels, or find out what "
+    "the decoder takes instead.",
+    source="collapsekit",
+)
+_MEANS = ("round_trip_r2", "robust_round_trip_r2")
+_WHOLE = ("decoder_usage", "decoder_usage_se", "shuffle_cost", "shuffle_cost_se")
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Table `channels`, array `kl_by_position` [C, H, W]; headline `read_channels`."""
+
+    reads: float = 0.01  # of the largest usage
+
+    name: ClassVar[str] = "channels"
+    codes: ClassVar[tuple[Code, ...]] = (CHANNELS,)
+
+    def read(self, tables: Tables) -> Result:
+        """Gather the dimensions of each channel; nothing where the latent is a vector."""
+        if not tables.has("channel"):
+            return Result()
+        table = tables.dimensions
+        groups = table.groupby("channel", sort=True)
+        columns: dict[str, pd.Series] = {"positions": groups.size()}
+        if tables.has("kl"):
+            columns["kl"] = groups["kl"].sum()
+        if tables.has("active"):
+            columns["active_share"] = groups["active"].mean()
+        for name in _MEANS:
+            if tables.has(name):
+                columns[name] = groups[name].mean()
+        for name in _WHOLE:
+            if tables.has(f"channel_{name}"):
+                columns[name] = groups[f"channel_{name}"].first()
+        found = pd.DataFrame(columns)
+        arrays = {}
+        if tables.has("kl"):
+            places = [c for c in ("channel", "row", "column") if c in table]
+            shape = tuple(int(table[c].max()) + 1 for c in places)
+            arrays["kl_by_position"] = table["kl"].to_numpy(dtype=np.float64).reshape(shape)
+        numbers: tuple[Number, ...] = ()
+        findings: tuple[Finding, ...] = ()
+        if {"decoder_usage", "active_share"} <= set(found):
+            number, finding = self._judge(found)
+            numbers, findings = (number,), (finding,)
+        return Result(
+            numbers=numbers,
+            findings=findings,
+            tables={"channels": found.reset_index()},
+            arrays=arrays,
+        )
+
+    def _judge(self, found: pd.DataFrame) -> tuple[Number, Finding]:
+        usage = found["decoder_usage"].to_numpy(dtype=np.float64)
+        error = found["decoder_usage_se"].to_numpy(dtype=np.float64)
+        top = usage.max(initial=0.0)
+
+        def count(shift: float) -> float:
+            return float(((usage + shift * error >= self.reads * top) & (top > 0)).sum())
+
+        of, dims = len(found), int(found["positions"].sum())
+        number = Number(
+            "read_channels",
+            count(0.0),
+            count(-Z95),
+            count(Z95),
+            "channels",
+            of,
+            f"on {of} channels of {dims:,} dimensions, all positions at once; usage at least "
+            f"{self.reads:.0%} of the largest; limits: each usage moved by 1.96 standard errors",
+        )
+        unread = usage < self.reads * top if top > 0 else np.ones(of, dtype=bool)
+        ignored = unread & (found["active_share"].to_numpy(dtype=np.float64) > 0)
+        told = ", ".join(str(c) for c in found.index[ignored])
+        message = f"the decoder reads {number.value:.0f} of {of} channels"
+        message += f"; written and not read: {told}." if ignored.any() else "."
+        finding = CHANNELS.finding(
+            Severity.WARN if ignored.any() else Severity.OK,
+            message,
+            evidence=[Evidence(number, of, ">=")],
+            verdict="partial" if ignored.any() else None,
+        )
+        return number, finding

@@ -1,0 +1,217 @@
+"""Hierarchical models: each group against closed forms, and the laws on a group."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import collapsekit as ck
+from collapsekit.errors import ModelError, Unavailable
+from collapsekit.groups import GroupDoor, is_grouped
+from collapsekit.probes import REGISTERED
+from collapsekit.samples import as_samples
+from tests import laws
+
+
+class Ladder:
+    """z1 ~ N(0, 1), z2 | z1 ~ N(a z1, t^2), x | z2 ~ N(b z2, s^2), in each of two dimensions.
+
+    Encoded by its exact posteriors: then E KL of z1 is I(x; z1), that of z2 is I(x; z2 | z1), and
+    every aggregate is the prior.
+    """
+
+    likelihood = ("gaussian", 0.5)
+    t, s = 0.7, 0.5
+
+    def __init__(self, a: tuple[float, float] = (1.5, 1.0), b: tuple[float, float] = (1.0, 0.6)):
+        self.a, self.b = (torch.tensor(v, dtype=torch.float64) for v in (a, b))
+
+    @property
+    def noise(self) -> Tensor:  # variance of x given z1
+        return self.b**2 * self.t**2 + self.s**2
+
+    @property
+    def first(self) -> Tensor:  # variance of z1 given x
+        return 1 / (1 + (self.a * self.b) ** 2 / self.noise)
+
+    @property
+    def precision(self) -> Tensor:  # of z2 given z1 and x
+        return 1 / self.t**2 + self.b**2 / self.s**2
+
+    def below(self, z1: Tensor) -> tuple[Tensor, Tensor]:
+        return self.a * z1, torch.full_like(z1, self.t)
+
+    def above(self, n: int) -> tuple[Tensor, Tensor]:
+        return torch.zeros(n, 2, dtype=torch.float64), torch.ones(n, 2, dtype=torch.float64)
+
+    def encode(self, x: Tensor, draw: Any) -> None:
+        mean = self.first * self.a * self.b / self.noise * x
+        z1 = draw("z1", (mean, self.first.sqrt().expand_as(x)), self.above(len(x)))
+        mean = (self.a * z1 / self.t**2 + self.b * x / self.s**2) / self.precision
+        draw("z2", (mean, self.precision.rsqrt().expand_as(x)), self.below(z1))
+
+    def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+        z1 = draw("z1", self.above(n))
+        return self.b * draw("z2", self.below(z1))
+
+    def sample(self, n: int, seed: int = 0) -> np.ndarray:
+        e = np.random.default_rng(seed).normal(size=(3, n, 2))
+        z2 = self.a.numpy() * e[0] + self.t * e[1]
+        return self.b.numpy() * z2 + self.s * e[2]
+
+
+FAST = tuple(p for p in REGISTERED if p.name in ("kl", "active_units", "mutual_information"))
+
+
+def test_group_rates_and_information_in_closed_form() -> None:
+    model = Ladder()
+    audit = ck.audit(model, model.sample(4000), probes=FAST)
+    first = 0.5 * float((1 / model.first).log().sum())
+    second = 0.5 * float((model.t**2 * model.precision).log().sum())
+    for name, truth in (("z1/rate", first), ("z2/rate", second), ("rate", first + second)):
+        number = audit.number(name)
+        assert number.low < truth < number.high, name
+        assert number.high - number.low < 0.1 * truth
+    # The whole: I(x; z1, z2) = I(x; z2) = 0.5 ln(1 + b^2 (a^2 + t^2) / s^2).
+    spread = model.a**2 + model.t**2
+    whole = 0.5 * float((1 + model.b**2 * spread / model.s**2).log().sum())
+    assert whole == pytest.approx(first + second, rel=1e-12)
+    # A group's posteriors are those given the drawn groups above: I(x, z1; z2) for the second.
+    given = 0.5 * float((spread * model.precision).log().sum())
+    for name, truth in (("z1", first), ("z2", given)):
+        number = audit.number(f"{name}/mutual_information")
+        assert number.low < truth < number.high, name
+    assert given > second  # more than its rate, which bounds nothing where priors differ
+    # The aggregate given z1 is the prior: the means keep of its variance what the widths leave.
+    active = audit.groups["z2"].dimensions["mean_variance"].to_numpy()
+    np.testing.assert_allclose(active, (1 - 1 / (model.t**2 * model.precision)), rtol=0.1)
+
+
+def test_a_collapsed_group_is_named_and_the_other_is_not() -> None:
+    model = Ladder(a=(0.0, 0.0))
+    audit = ck.audit(model, model.sample(600), seed=1)
+    assert audit.groups["z1"].verdict.name == "total"
+    assert audit.groups["z2"].verdict.name not in ("total", "contradictory")
+    assert audit.verdict.name == "total"
+    assert audit.verdict.sentence.startswith("Group z1. Total collapse")
+    assert audit.number("z1/rate").value == pytest.approx(0.0, abs=1e-12)
+    assert list(audit.dimensions["group"]) == ["z1", "z1", "z2", "z2"]
+    assert {"z1/kl_total", "z2/kl_total", "z2/swap_gap"} <= set(audit.samples)
+    assert audit.groups["z1"].number("swap_gap").value == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_group_at_its_own_prior_is_collapsed_though_its_codes_move() -> None:
+    # b = 0 makes q(z2 | z1, x) = p(z2 | z1): its means follow z1, which is none of its merit.
+    model = Ladder(b=(0.0, 0.0))
+    audit = ck.audit(model, model.sample(600))
+    lower = audit.groups["z2"]
+    assert lower.number("rate").value == pytest.approx(0.0, abs=1e-12)
+    assert lower.number("active_units").value == 0
+    gap = lower.number("swap_gap")
+    assert abs(gap.value) < 1e-9
+    assert lower.verdict.name == "total"
+
+
+@pytest.mark.parametrize("group", ["z1", "z2"])
+def test_laws(group: str) -> None:
+    model, lacking = Ladder(), set()
+    samples = as_samples(model.sample(13))
+    for probe in REGISTERED:
+        try:
+            laws.check_probe(probe, GroupDoor(model, group=group, names=("z1", "z2")), samples)
+        except Unavailable:
+            lacking.add(probe.name)
+    assert lacking == ({"information_budget"} if group == "z2" else set())
+
+
+def test_other_cuts_and_runs_give_the_same_numbers() -> None:
+    model = Ladder()
+    x = model.sample(50)
+    first, second = (ck.audit(model, x, batch=batch) for batch in (50, 7))
+    assert list(first.summary.index) == list(second.summary.index)
+    np.testing.assert_allclose(
+        first.summary["value"].astype(float), second.summary["value"].astype(float), rtol=1e-9
+    )
+
+
+def test_saved_and_loaded_with_its_groups(tmp_path: Path) -> None:
+    model = Ladder()
+    audit = ck.audit(model, model.sample(60), labels=["a", "b"] * 30, probes=FAST)
+    again = ck.load(audit.save(tmp_path / "ladder.audit"))
+    assert list(again.groups) == ["z1", "z2"]
+    assert again.groups["z2"].number("rate") == audit.groups["z2"].number("rate")
+    assert again.verdict == audit.verdict
+    assert list(again.samples.columns).count("label") == 1
+    page = again.to_html()
+    assert "z2" in page
+
+
+class Module(nn.Module):
+    """The same as a torch module in single precision, with dropout to be switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(3, 4)
+            self.inner = nn.Linear(3, 6)
+        self.dropout = nn.Dropout(0.5)
+
+    def encode(self, x: Tensor, draw: Any) -> None:
+        mean, raw = self.up(self.dropout(x)).chunk(2, dim=1)
+        z1 = draw("top", (mean, raw.exp()), (torch.zeros_like(mean), torch.ones_like(mean)))
+        mean, raw = self.inner(z1).chunk(2, dim=1)
+        draw("bottom", (mean + 0.1, 0.5 * raw.exp()), (mean, raw.exp()))
+
+    def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+        z1 = draw("top", (torch.zeros(n, 3), torch.ones(n, 3)))
+        mean, raw = self.inner(z1).chunk(2, dim=1)
+        return self.down(draw("bottom", (mean, raw.exp())))
+
+
+def test_a_torch_module_of_two_groups() -> None:
+    module = Module().train()
+    audit = ck.audit(module, np.random.default_rng(0).random((40, 4)))
+    assert module.training
+    assert list(audit.groups) == ["top", "bottom"]
+    assert not [f for f in audit.findings if f.code in ("CK003", "CK005")]
+    scale = math.log(2) + 0.125 - 0.5  # of every dimension, beside the shift 0.1 in prior scales
+    assert audit.number("bottom/rate").low > 3 * scale
+
+
+def test_models_that_are_not_consistent_are_told() -> None:
+    class Different(Ladder):
+        def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+            z1 = draw("z1", self.above(n))
+            return self.b * draw("z2", (2 * self.a * z1, torch.full_like(z1, self.t)))
+
+    class Renamed(Ladder):
+        def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+            return self.b * draw("other", self.above(n))
+
+    class Twice(Ladder):
+        def encode(self, x: Tensor, draw: Any) -> None:
+            draw("z1", (x, x * 0 + 1), self.above(len(x)))
+            draw("z1", (x, x * 0 + 1), self.above(len(x)))
+
+    class Silent(Ladder):
+        def encode(self, x: Tensor, draw: Any) -> None:
+            pass
+
+    x = Ladder().sample(20)
+    for model, message in (
+        (Different(), "differs between encode and generate"),
+        (Renamed(), "encode does not"),
+        (Twice(), "drawn twice"),
+        (Silent(), "drew no group"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            ck.audit(model, x)
+    assert is_grouped(Ladder())
+    assert not is_grouped(nn.Linear(2, 2))
