@@ -21,7 +21,8 @@ from collapsekit.rendering.theme import NARROW, Palette
 from collapsekit.rendering.wording import tick
 
 Array = npt.NDArray[np.float64]
-SINGLE_MARKS = 64
+#: Up to how many marks are drawn one by one; beyond, round ones and diamonds are one path.
+SINGLE_MARKS = {"o": 12, "D": 64}
 SMALL, BODY, HEADING = 12.0, 12.5, 12.5
 TICK = 3.5
 
@@ -350,11 +351,11 @@ class Canvas:
     ) -> None:
         """Markers; hollow ones show the page through them.
 
-        Beyond `SINGLE_MARKS` they are drawn as one path of points with round (or square) caps: a
-        tenth of the bytes.
+        Beyond `SINGLE_MARKS` they are drawn as one path of points with round (or, for diamonds,
+        square) caps: a tenth of the bytes.
         """
         ink = getattr(self.colour, colour)
-        if len(x) > SINGLE_MARKS and marker in ("o", "D"):
+        if len(x) > SINGLE_MARKS.get(marker, len(x)):
             self._points(axes, x, y, ink, size, round_cap=marker == "o")
             if hollow:
                 self._points(axes, x, y, self.colour.bg, size - 2.2, round_cap=marker == "o")

@@ -276,6 +276,7 @@ def _path(data: str) -> str:
         ).replace(" -", "-")
     out: list[str] = []
     x = y = 0  # tenths
+    run: tuple[bool, int] | None = None  # the last step, where it was level or upright
     command, i = "", 0
     while i < len(tokens):
         if tokens[i].isalpha():
@@ -283,6 +284,7 @@ def _path(data: str) -> str:
             i += 1
             if command in "zZ":
                 out.append("z")
+                run = None
                 continue
         nx, ny = round(float(tokens[i]) * 10), round(float(tokens[i + 1]) * 10)
         i += 2
@@ -291,13 +293,17 @@ def _path(data: str) -> str:
         elif nx == x and ny == y:
             if out and out[-1].startswith("M"):
                 out.append("h0")  # a point: its round cap is the mark
-        elif ny == y:
-            out.append(f"h{_tenths(nx - x)}")
-        elif nx == x:
-            out.append(f"v{_tenths(ny - y)}")
+        elif ny == y or nx == x:
+            across, step = ny == y, (nx - x) + (ny - y)
+            if run is not None and run[0] == across and run[1] * step > 0:
+                step += run[1]  # straight on: one step instead of two
+                out.pop()
+            out.append(f"{'h' if across else 'v'}{_tenths(step)}")
+            run, x, y = (across, step), nx, ny
+            continue
         else:
             out.append(f"l{_tenths(nx - x)}{_joined(ny - y)}")
-        x, y = nx, ny
+        run, x, y = None, nx, ny
     return "".join(out)
 
 

@@ -36,7 +36,8 @@ POLICY = (
 def script() -> tuple[str, str]:
     """The page's script and the hash by which the policy knows it."""
     source = resources.files("collapsekit.rendering") / "templates" / "enhance.js"
-    text = source.read_text(encoding="utf-8").strip()
+    lines = (line.strip() for line in source.read_text(encoding="utf-8").splitlines())
+    text = "\n".join(line for line in lines if line and not line.startswith("//"))
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return text, f"sha256-{digest}"
 

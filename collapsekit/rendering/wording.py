@@ -255,6 +255,8 @@ def in_unit(threshold: float, kind: str) -> str:
     if kind == "share":
         return percent(threshold)
     text = tick(threshold)
+    if len(text) > 7:  # computed, as a share of a ceiling is: nobody chose its seventh digit
+        text = figure(threshold)
     if kind == "nats":
         return f"{text}{NBSP}{'nat' if threshold == 1 else 'nats'}"
     return text

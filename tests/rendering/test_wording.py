@@ -130,3 +130,9 @@ def test_long_decimals_of_objects_are_cut() -> None:
     assert wording.field_value("Gaussian(scale=0.31622776601683794)") == "Gaussian(scale=0.3162)"
     assert wording.field_value({"a": 1, "b": [2, None]}) == "a 1, b 2, not given"
     assert wording.field_value(True) == "yes"
+
+
+def test_a_threshold_that_was_computed_has_no_more_digits_than_help() -> None:
+    assert wording.in_unit(8.289306, "nats") == "8.29\u00a0nats"
+    assert wording.in_unit(0.0001, "") == "0.0001"
+    assert wording.in_unit(0.1, "nats") == "0.1\u00a0nats"

@@ -25,7 +25,7 @@ from collapsekit.rendering.wording import figure
 
 TABLE_ROWS = 256
 EMBEDDED_ROWS = 128
-EMBEDDED_SAMPLES = 64  # of one finding
+EMBEDDED_SAMPLES = 32  # of one finding
 _SHOWN = (
     ("kl", "KL"),
     ("mean_variance", "Variance of mean"),
@@ -155,7 +155,7 @@ def _downloads(facts: Facts) -> list[Block]:
         Download(
             "audit.json",
             _uri("application/json", text),
-            f"Verdict, findings, headlines, settings and dimensions, to six digits. {note}".strip(),
+            f"Verdict, findings, headlines, settings and dimensions, to five digits. {note}".strip(),
         )
     ]
     if len(facts.audit.dimensions):
@@ -171,8 +171,8 @@ _PLAIN = ' "{}[]:,;=()/?@$!*+._-~|^`'
 
 
 def _compact(text: str) -> str:
-    """The same JSON without spaces and with six digits: what a page can carry."""
-    content = json.loads(text, parse_float=_six)
+    """The same JSON without spaces and with five digits: what a page can carry."""
+    content = json.loads(text, parse_float=_short)
     for finding in content["findings"]:
         # The message carries the full count, the audit file a thousand of them.
         finding["samples"] = finding["samples"][:EMBEDDED_SAMPLES]
@@ -181,8 +181,8 @@ def _compact(text: str) -> str:
     )
 
 
-def _six(digits: str) -> float | int:
-    value = float(f"{float(digits):.6g}")
+def _short(digits: str) -> float | int:
+    value = float(f"{float(digits):.5g}")
     return int(value) if value.is_integer() and abs(value) < 1e15 else value
 
 
@@ -203,7 +203,7 @@ def _csv(table: pd.DataFrame) -> str:
         if frame[name].dtype == object or pd.api.types.is_string_dtype(frame[name]):
             frame[name] = [_inert(cell) for cell in frame[name]]
     frame.columns = [_inert(name) for name in frame.columns]
-    text: str = frame.to_csv(index_label="dimension", float_format="%.6g", lineterminator="\n")
+    text: str = frame.to_csv(index_label="dimension", float_format="%.5g", lineterminator="\n")
     return text
 
 

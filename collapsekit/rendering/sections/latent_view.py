@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collapsekit.rendering.canvas import Canvas
 
 BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
-PIXELS = 360
+PIXELS = 270
 MOST_NAMES = 12
 #: Share of a plane normal distribution inside two standard deviations.
 INSIDE = 0.865

@@ -129,6 +129,24 @@ def definitions(facts: Facts) -> list[Definition]:
                 "picked at random.",
             )
         )
+    if facts.number("encoder_rank") is not None:
+        found.append(
+            Definition(
+                "Local rank of the encoder",
+                "Directions of a sample’s nearest neighbours along which its code moves, by least "
+                "squares of the codes’ differences on the inputs’.",
+            )
+        )
+    if facts.number("decoder_rank") is not None:
+        share = percent(facts.setting("decoder_jacobian.reads", default=0.1))
+        found.append(
+            Definition(
+                "Local rank of the decoder",
+                f"Singular values of its Jacobian at a code that are at least {share} of the "
+                "largest (Wang 2021, arXiv 2301.00537). Full rank everywhere does not make it "
+                "injective: folds are looked for by the round trip.",
+            )
+        )
     if d("round_trip_r2") is not None or d("round_trip_r2_prior") is not None:
         found.append(
             Definition(

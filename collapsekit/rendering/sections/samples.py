@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MOST_LABELS = 16
 CURVE_ROWS = 13  # of the threshold curve: what fits on a screen
+LABEL_ROWS = 48  # of the table by label; more say little and weigh much
 
 
 def build(facts: Facts) -> Section | None:
@@ -370,7 +371,9 @@ def _capital(text: str) -> str:
 
 
 def _label_table(facts: Facts, groups: list[Group]) -> Fold:
-    shown = groups[:256]
+    # Sorted by their median: where there are many, those at both ends.
+    half = LABEL_ROWS // 2
+    shown = groups if len(groups) <= LABEL_ROWS else [*groups[:half], *groups[-half:]]
     rows = [
         (
             group.label,
@@ -380,6 +383,7 @@ def _label_table(facts: Facts, groups: list[Group]) -> Fold:
         )
         for group in shown
     ]
+    ends = f" The {half} weakest and the {half} strongest." if len(shown) < len(groups) else ""
     columns = (
         "Label",
         facts.nouns(2).capitalize(),
@@ -394,7 +398,7 @@ def _label_table(facts: Facts, groups: list[Group]) -> Fold:
         "KL by label, nats",
         tuple(Column(name, numeric=at > 0) for at, name in enumerate(columns)),
         rows,
-        note=wording.showing(len(shown), len(groups), "label"),
+        note=f"{wording.showing(len(shown), len(groups), 'label')}{ends}",
         tight=True,
     )
     return Fold("Data: KL by label", (table,))
