@@ -62,6 +62,13 @@ def test_paths_are_exact_to_a_tenth_of_a_pixel() -> None:
     assert np.abs(np.array(seen) - points).max() <= 0.05 + 1e-6
 
 
+def test_straight_on_is_one_step_and_turning_back_is_not() -> None:
+    assert _path("M 0 0 L 10 0 L 30 0 L 30 5 L 30 7.5") == "M0 0h30v7.5"
+    assert _path("M 0 0 L 10 0 L 4 0 L 4 5 L 4 2") == "M0 0h10h-6v5v-3"
+    # A point is a step of no length: its round cap is the mark.
+    assert _path("M 1 1 L 1 1 M 4 1 L 4 1 L 9 1") == "M1 1h0M4 1h0h5"
+
+
 def _contrast(one: str, other: str) -> float:
     def luminance(colour: str) -> float:
         parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]

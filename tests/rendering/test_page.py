@@ -274,6 +274,22 @@ def test_the_page_carries_its_data() -> None:
     assert float(rows[3]["kl"]) == pytest.approx(audit.dimensions["kl"][3], rel=1e-4)
 
 
+def test_the_time_is_told_by_stage_and_left_out_where_a_date_was_fixed() -> None:
+    made = audits.made_up(n=30, d=3)
+    passes = {"data: encode": 60, "data: decode": 90, "prior: decode": 512}
+    audit = replace(
+        made,
+        run={**made.run, "timings": {"data": 3.0, "prior": 1.0, NASTY: 0.0}},
+        provenance={**made.provenance, "passes": passes},
+    )
+    text = page.render(audit).replace("\u00a0", " ")
+    assert "Time by stage" in text
+    row = r"<td class=t>data</td><td>3[.0]*</td><td>75 %</td><td class=t>decode 90, encode 60</td>"
+    assert re.search(row, text)
+    fixed = replace(audit, run={**audit.run, "timings": {"data": 0.0, "prior": 0.0}})
+    assert "Time by stage" not in page.render(fixed)
+
+
 def test_no_cell_of_the_csv_is_a_formula() -> None:
     text = page.render(audits.hostile(audits.made_up(n=30, d=3), '=cmd|"/c calc"!A1'))
     rows = list(csv.reader(io.StringIO(_download(text, "text/csv"))))

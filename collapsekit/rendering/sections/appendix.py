@@ -50,6 +50,9 @@ def build(facts: Facts) -> Section:
     environment = _environment(facts)
     if environment is not None:
         blocks.append(Fold("Environment and run", (environment,)))
+    stages = _stages(facts)
+    if stages is not None:
+        blocks.append(Fold("Time by stage", (stages,)))
     command = facts.audit.provenance.get("command")
     if isinstance(command, str) and command.strip():
         blocks.append(Fold("Run again", (Code(wording.clean(command, 600)),)))
@@ -155,7 +158,7 @@ def _downloads(facts: Facts) -> list[Block]:
         Download(
             "audit.json",
             _uri("application/json", text),
-            f"Verdict, findings, headlines, settings and dimensions, to five digits. {note}".strip(),
+            f"Verdict, findings, headlines, settings, dimensions, to five digits. {note}".strip(),
         )
     ]
     if len(facts.audit.dimensions):
@@ -164,6 +167,44 @@ def _downloads(facts: Facts) -> list[Block]:
             Download("dimensions.csv", _uri("text/csv", _csv(table)), "A row per dimension.")
         )
     return blocks
+
+
+def _stages(facts: Facts) -> Table | None:
+    """Where the time went: seconds, share, and how many rows the model was shown."""
+    timings = facts.audit.run.get("timings")
+    if not isinstance(timings, dict):
+        return None
+    known = {
+        wording.clean(name, 40): float(seconds)
+        for name, seconds in timings.items()
+        if isinstance(seconds, int | float) and seconds >= 0
+    }
+    total = sum(known.values())
+    if total <= 0:
+        return None  # a date that was fixed from outside hides the times
+    rows = [
+        (name, figure(seconds), wording.percent(seconds / total), _passes(facts, name))
+        for name, seconds in sorted(known.items(), key=lambda entry: -entry[1])
+    ]
+    columns = (
+        Column("Stage", numeric=False),
+        Column("Seconds"),
+        Column("Share"),
+        Column("Rows through the model", numeric=False),
+    )
+    return Table("Time by stage", columns, rows, tight=True)
+
+
+def _passes(facts: Facts, stage: str) -> str:
+    passes = facts.audit.provenance.get("passes")
+    if not isinstance(passes, dict):
+        return ""
+    told = [
+        f"{wording.clean(name.partition(': ')[2], 40)} {wording.field_value(rows)}"
+        for name, rows in sorted(passes.items(), key=lambda entry: str(entry[0]))
+        if isinstance(name, str) and name.partition(": ")[0] == stage
+    ]
+    return ", ".join(told)
 
 
 #: Characters, beside letters and digits, that mean nothing inside single quotes in a data address.
