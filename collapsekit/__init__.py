@@ -6,7 +6,7 @@
 
 Imports point one way (a module imports only from its left; tests/test_layers.py asserts it):
 
-    errors <- number <- findings <- results, and errors <- logs <- engine
+    errors <- number <- findings (and tables, sample_table) <- results, and errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods
     noise, samples <- streaming
     number, streaming <- intervals
@@ -15,6 +15,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
         <- probe (and results, intervals) <- probes (and pareto) <- readings <- engine <- monitors
         <- cli
     door <- groups <- engine, and results <- joined <- engine: hierarchical models
+    probe <- shards <- rehearsal, spool <- checkpoint, executors <- task <- engine
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
         a report, a gate and a figure read only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other

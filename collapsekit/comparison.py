@@ -306,7 +306,7 @@ def _differences(first: Audit, other: Audit) -> list[tuple[str, str]]:
         a, b = first.provenance.get(field), other.provenance.get(field)
         if a is not None and b is not None and a != b:
             told.append((what, f"{str(a)[:60]} and {str(b)[:60]}"))
-    sizes = (len(first.samples), len(other.samples))
+    sizes = (first.sample_count, other.sample_count)
     if sizes[0] != sizes[1] and not any(what == _OTHER_DATA for what, _ in told):
         told.append((_OTHER_DATA, f"{sizes[0]:,} and {sizes[1]:,} samples"))
     return told

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from typing import Any
@@ -27,10 +29,13 @@ from collapsekit.joined import joined_groups
 from collapsekit.logs import event
 from collapsekit.probe import Probe, Reading, Tables
 from collapsekit.provenance import provenance, run_block
-from collapsekit.results import Audit, Result
+from collapsekit.results import QUARANTINED, SUBSET, Audit, Result
+from collapsekit.sample_table import SampleTable, as_field
 from collapsekit.samples import Samples, as_samples
+from collapsekit.shards import POLICIES, Lost, Policy, brief, told
+from collapsekit.spool import SpooledRows
 from collapsekit.tables import joined, places, summary_table
-from collapsekit.task import POPULATION, Task, brief, told
+from collapsekit.task import POPULATION, Origin, Plan, Task
 from collapsekit.troubles import CODES
 
 __all__ = ["CODES", "audit", "run"]
@@ -51,6 +56,11 @@ def audit(
     population: int | None = None,
     device: str | torch.device | None = None,
     trust_code: bool = False,
+    executor: Executor | None = None,
+    shards: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_bad_sample: Policy = "finding",
+    spec: str | None = None,
 ) -> Audit:
     """Audit a trained VAE for posterior collapse.
 
@@ -92,6 +102,23 @@ def audit(
     trust_code : bool
         Whether a file named by a spec string may execute code while it is opened; refused by
         default, with an error that says what for.
+    executor : concurrent.futures.Executor, optional
+        Runs shards of the data, and then blocks of rows, elsewhere: a process or thread pool, or
+        ``dask.distributed.Client(...).get_executor()``. A model given as a spec string and data
+        given as a path are opened by each worker itself.
+    shards : int, optional
+        Into how many shards the data are cut; by default 32 batches make one. Results depend on
+        it only by rounding, and on the executor not at all.
+    checkpoint : path, optional
+        A folder that keeps finished shards. The same audit with the same folder goes on from
+        there, after whatever ended it.
+    on_bad_sample : {"finding", "skip", "raise"}
+        What a sample does that cannot be measured. "finding": it is left out and warned about.
+        "skip": it is quarantined, also where a single measure fails or is not finite for it;
+        table ``quarantined`` lists such samples with the reason. "raise": it is an error.
+    spec : str, optional
+        The spec string that `model` was opened from, where it was opened before: workers open it
+        by themselves.
 
     Returns
     -------
@@ -103,6 +130,8 @@ def audit(
         The data or an argument is not what it was said to be.
     ModelError
         The model's outputs cannot be read as a posterior.
+    FileError
+        The checkpoint, or a temporary folder for the per-sample table, cannot be written.
     """
     adapter, brought = as_adapter(model, device=device, trust_code=trust_code)
     source = brought if data is None else data
@@ -115,15 +144,34 @@ def audit(
         )
     samples = as_samples(source, labels)
     chosen = default_probes.REGISTERED if probes is None else tuple(probes)
+    origin = Origin(spec or model, data, labels, device, trust_code)
 
-    def measured(door: Door) -> Audit:
-        return run(door, samples, chosen, seed=seed, batch=batch, population=population)
+    def measured(door: Door, folder: str | os.PathLike[str] | None) -> Audit:
+        return run(
+            door,
+            samples,
+            chosen,
+            seed=seed,
+            batch=batch,
+            population=population,
+            executor=executor,
+            shards=shards,
+            checkpoint=folder,
+            on_bad_sample=on_bad_sample,
+            origin=origin,
+        )
 
     if is_grouped(adapter):
         doors = _group_doors(adapter, samples, parameterisation, likelihood, seed)
-        result = joined_groups({name: measured(door) for name, door in doors.items()})
+        folders = [
+            None if checkpoint is None else os.path.join(checkpoint, f"group-{place}")
+            for place in range(len(doors))
+        ]
+        pairs = zip(doors.items(), folders, strict=True)
+        result = joined_groups({name: measured(door, folder) for (name, door), folder in pairs})
     else:
-        result = measured(Door(adapter, parameterisation, prior, likelihood, beta=beta))
+        door = Door(adapter, parameterisation, prior, likelihood, beta=beta)
+        result = measured(door, checkpoint)
     result.provenance["beta"] = beta
     return result
 
@@ -154,6 +202,11 @@ def run(
     seed: int = 0,
     batch: int | None = None,
     population: int | None = None,
+    executor: Executor | None = None,
+    shards: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    on_bad_sample: Policy = "finding",
+    origin: Origin | None = None,
 ) -> Audit:
     """Run probes over samples: the engine under `audit`, for those who bring their own pieces.
 
@@ -162,7 +215,9 @@ def run(
     adapter : Adapter or Door
     samples : Samples
     probes, readings : sequences
-    seed, batch, population : see `audit`
+    seed, batch, population, executor, shards, checkpoint, on_bad_sample : see `audit`
+    origin : Origin, optional
+        What workers open instead of unpickling the adapter and the samples.
     """
     door = adapter if isinstance(adapter, Door) else Door(adapter)
     names = [p.name for p in probes] + [r.name for r in readings]
@@ -173,18 +228,23 @@ def run(
             expected="unique names",
             remedy="drop one of them",
         )
-    for name, number in (("batch", batch), ("population", population)):
+    for name, number in (("batch", batch), ("population", population), ("shards", shards)):
         if number is not None and (not isinstance(number, int) or number < 1):
             raise InputError(
                 f"{name} must be a positive whole number", got=repr(number), expected="1 or more"
             )
     if not isinstance(seed, int):
         raise InputError("the seed must be a whole number", got=repr(seed), expected="an int")
-    task = Task(door, samples, tuple(probes), seed, batch, population or POPULATION)
+    if on_bad_sample not in POLICIES:
+        raise InputError(
+            "no such way to treat a bad sample",
+            got=repr(on_bad_sample),
+            expected=f"one of {', '.join(POLICIES)}",
+        )
+    plan = Plan(seed, batch, population or POPULATION, executor, shards, checkpoint, on_bad_sample)
+    task = Task(door, samples, tuple(probes), plan, origin or Origin(door.adapter, samples))
     with _undisturbed(), session(door.adapter):
-        task.stream_data()
-        task.stream_population()
-        task.stream_prior()
+        task.run()
     audit = _conclude(task, readings)
     _log(audit)
     return audit
@@ -194,10 +254,11 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
     """Fold states into results, results into tables, findings into the verdict."""
     begin = time.perf_counter()
     results: dict[str, Result] = {}
+    states = task.spool.restore(task.total.states)
     for probe in task.probes:
-        if probe.name in task.states:
+        if probe.name in states:
             try:
-                results[probe.name] = probe.conclude(task.states[probe.name])
+                results[probe.name] = probe.conclude(states[probe.name])
             except Exception as error:  # one probe's failure loses no other's result
                 task.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
     for reading in readings:
@@ -213,21 +274,29 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
         found = [*troubles.undecided(found), troubles.few(task.count)]
     findings = tuple(sorted(found, key=lambda f: (-f.severity, f.code)))
     assert task.population is not None
+    samples: pd.DataFrame | SampleTable = tables.samples
+    extra = {} if not task.lost.total else {QUARANTINED: _quarantined(task)}
+    if task.spool.on_disk:
+        samples = task.spool.table(_columns(task, results))
+        extra[SUBSET] = tables.samples
     task.timings["conclude"] = time.perf_counter() - begin
     return Audit(
         verdict=fold(findings),
         findings=findings,
         summary=summary_table(tables.numbers.values()),
-        samples=tables.samples,
+        samples=as_field(samples),
         dimensions=tables.dimensions,
-        tables={name: table for r in results.values() for name, table in r.tables.items()},
+        tables={
+            **{name: table for r in results.values() for name, table in r.tables.items()},
+            **extra,
+        },
         arrays={name: array for r in results.values() for name, array in r.arrays.items()},
         skipped=dict(task.skipped),
         settings={
             **{p.name: _fields(p) for p in task.probes if p.name in results},
             **{r.name: _fields(r) for r in readings if r.name in results},
         },
-        provenance=provenance(task.door, task.samples, task.population, task.count, task.seed),
+        provenance=provenance(task.door, task.samples, task.population, task.count, task.plan.seed),
         run=run_block(task.started, task.timings),
     )
 
@@ -263,14 +332,26 @@ def _fields(measure: Any) -> dict[str, Any]:
     return asdict(measure)
 
 
+def _columns(task: Task, results: dict[str, Result]) -> list[pd.DataFrame | SpooledRows | None]:
+    """Columns per sample from everybody, in memory or on disk."""
+    # Whatever is on disk was put there by the spool; results knows it by its face alone.
+    return [task.labels(), *(r.samples for r in results.values())]
+
+
 def _tables(task: Task, results: dict[str, Result], extra: Sequence[Finding]) -> Tables:
+    """What was measured, side by side. Where samples are many, those of the population."""
     found = list(results.values())
-    labels = None if task.labels is None else task.labels.frame()
+    index = pd.RangeIndex(task.count, name="sample")
+    if task.spool.on_disk:
+        assert task.population is not None
+        index = pd.Index(np.sort(task.population.index), name="sample")
+    frames = [
+        column.at(index.to_numpy()) if isinstance(column, SpooledRows) else column
+        for column in _columns(task, results)
+    ]
     return Tables(
         numbers={n.name: n for r in found for n in r.numbers},
-        samples=joined(
-            [labels, *(r.samples for r in found)], pd.RangeIndex(task.count, name="sample")
-        ),
+        samples=joined(frames, index),
         dimensions=joined(
             [places(task.door.latent_shape), *(r.dimensions for r in found)],
             pd.RangeIndex(task.door.dims, name="dimension"),
@@ -279,26 +360,42 @@ def _tables(task: Task, results: dict[str, Result], extra: Sequence[Finding]) ->
     )
 
 
+def _quarantined(task: Task) -> pd.DataFrame:
+    """The samples that were left out, with the reason; of each reason at most `shards.KEPT`."""
+    rows = [(int(i), why) for why, first in task.lost.first.items() for i in first]
+    return pd.DataFrame(sorted(rows), columns=["sample", "reason"])
+
+
 def _troubles(task: Task) -> list[Finding]:
     """What the engine itself has to tell."""
     assert task.population is not None
     notes = [*task.samples.notes, *task.door.notes, *getattr(task.door.adapter, "notes", ())]
+    lost, odd, count = task.lost, task.total.odd, task.count
+    damaged = [] if task.checkpoint is None else task.checkpoint.damaged
     found = [
         *task.findings,
-        *troubles.lost(task.lost, task.count),
+        *troubles.lost_shards(task.lost_shards, count),
+        *troubles.lost(lost.counts, _listed(lost), count, skipped=task.plan.policy == "skip"),
+        *troubles.not_finite(odd.counts, _listed(odd), count),
         *troubles.broken(task.broken),
         *troubles.converted(notes),
         *troubles.skipped(task.skipped),
+        *troubles.recomputed(damaged),
     ]
     size = task.population.size
-    measured = task.count - sum(map(len, task.lost.values()))
+    gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")
+    measured = count - lost.total - gone
     rows = {
         p.name: min(p.limit or size, size)
         for p in task.probes
-        if p.source == "population" and p.name in task.states
+        if p.source == "population" and p.name in task.total.states
     }
     fewer = {name: n for name, n in rows.items() if n < measured}
-    return [*found, troubles.subset(fewer, task.count)] if fewer else found
+    return [*found, troubles.subset(fewer, count)] if fewer else found
+
+
+def _listed(lost: Lost) -> dict[str, list[int]]:
+    return {why: first.tolist() for why, first in lost.first.items()}
 
 
 @contextmanager

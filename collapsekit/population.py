@@ -54,10 +54,33 @@ class KeyedSubset:
         both = object.__new__(type(self))
         both.limit, both._parts = self.limit, self._parts + other._parts
         # Compact now and then only: sorting after every batch would make the pass quadratic.
-        stores_inputs = both._parts[0][3] is not None
+        stores_inputs = bool(both._parts) and both._parts[0][3] is not None
         if len(both) > (1.25 if stores_inputs else 2) * both.limit + 1024:
             both._parts = [both._smallest()]
         return both
+
+    def within(self, bound: int) -> Self:
+        """The rows whose hash is at most `bound`."""
+        some = object.__new__(type(self))
+        some.limit, some._parts = self.limit, []
+        for key, index, posterior, x in self._parts:
+            at = np.flatnonzero(key <= bound)
+            if len(at):
+                kept = None if x is None else take_rows(x, at)
+                rows = torch.from_numpy(at)
+                some._parts.append((key[at], index[at], posterior.take(rows), kept))
+        return some
+
+    def compact(self) -> tuple[Self, int | None]:
+        """The same in one part; and the largest hash in it once it is full, which bounds all."""
+        one = object.__new__(type(self))
+        one.limit, one._parts = self.limit, [self._smallest()]
+        key = one._parts[0][0]
+        return one, int(key[-1]) if len(key) >= self.limit else None
+
+    def members(self) -> bytes:
+        """The sample numbers in it, as they will stand in the population."""
+        return bytes(self._smallest()[1].tobytes())
 
     def _smallest(self) -> _Part:
         keys = np.concatenate([part[0] for part in self._parts])

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -19,7 +19,7 @@ from collapsekit.errors import Unavailable
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
-from collapsekit.samples import Inputs, Samples
+from collapsekit.samples import Batch, Inputs, Samples
 from collapsekit.streaming import to_numpy
 
 
@@ -65,6 +65,43 @@ def fingerprint(population: Population, count: int) -> str:
     except Unavailable:
         pass  # no inputs at all: N and the keyed indices have to do
     return digest.hexdigest()[:32]
+
+
+def identity(
+    door: Door, samples: Samples, probes: Sequence[Any], first: Batch, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that determines the results, as far as it can be told beforehand: JSON-ready.
+
+    The data by their description, their first batch and, where they can be read anywhere, 64
+    samples spread over them; a torch module by its weights.
+    """
+    digest = hashlib.sha256()
+    parts = [first.x]
+    if samples.random_access and samples.size:
+        parts.append(samples.take(np.unique(np.linspace(0, samples.size - 1, 64).astype(np.int64))))
+    for part in parts:
+        for name, leaf in tensors(part):
+            digest.update(str((name, leaf.dtype, tuple(leaf.shape))).encode())
+            digest.update(to_numpy(leaf.contiguous()).tobytes())
+    module = getattr(door.adapter, "module", door.adapter)
+    weights = hashlib.sha256()
+    if isinstance(module, torch.nn.Module):
+        for name, tensor in module.state_dict().items():
+            if isinstance(tensor, torch.Tensor):
+                weights.update(name.encode() + to_numpy(tensor.contiguous()).tobytes())
+    return {
+        "version": _versions()["collapsekit"],
+        "model": str(getattr(door.adapter, "description", type(door.adapter).__name__)),
+        "weights": weights.hexdigest()[:32],
+        "data": samples.description,
+        "n": samples.size,
+        "data_fingerprint": digest.hexdigest()[:32],
+        "prior": "N(0, I)" if door.prior is None else _prior_text(door),
+        "likelihood": _declared_likelihood(door),
+        "parameterisation": door.parameterisation,
+        "probes": {probe.name: repr(probe) for probe in probes},
+        **settings,
+    }
 
 
 def run_block(started: float, timings: Mapping[str, float]) -> dict[str, Any]:

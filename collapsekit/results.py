@@ -21,12 +21,18 @@ import pandas as pd
 from collapsekit.errors import CollapseError, FileError, InputError
 from collapsekit.findings import Evidence, Finding, Severity, Verdict
 from collapsekit.number import Number
+from collapsekit.sample_table import Samples, SampleTable, as_field
 from collapsekit.tables import as_number, summary_table
 
 if TYPE_CHECKING:
     from collapsekit.plotting import Plots
 
 SCHEMA = "collapsekit-audit/1"
+SAMPLES = "samples.parquet"
+#: The table that goes with per-sample rows in a file: those of the population.
+SUBSET = "sample_subset"
+#: The table of samples that were left out, with the reason.
+QUARANTINED = "quarantined"
 
 # Reports are built above this module, from the Audit alone; naming them here as text keeps the
 # imports pointing one way while `audit.to_html` stays where people look for it.
@@ -53,6 +59,8 @@ class Result:
         Headlines; they become rows of `Audit.summary`.
     samples : DataFrame or None
         Columns per sample, indexed by sample number; samples that were not evaluated are absent.
+        Of a probe of the data stream in a large audit, what ``Rows.table`` gives: the columns
+        where they lie on disk.
     dimensions : DataFrame or None
         Columns per latent dimension, indexed by dimension number.
     findings : tuple of Finding
@@ -84,7 +92,9 @@ class Audit:
     summary : DataFrame
         A row per headline number: value, low, high, unit, n, note.
     samples, dimensions : DataFrame
-        A row per sample (index: its number in the data) and per latent dimension.
+        A row per sample (index: its number in the data) and per latent dimension. Beyond 100,000
+        samples they lie in a file, which every ``audit.samples`` reads whole; `some_samples` is a
+        uniform subset that is always at hand.
     tables, arrays : dict
         What the report's figures are drawn from.
     skipped : dict
@@ -130,6 +140,18 @@ class Audit:
             )
         row = self.summary.loc[name]
         return as_number({"name": name, **{str(key): row[key] for key in self.summary.columns}})
+
+    @property
+    def sample_count(self) -> int:
+        """Rows of `samples`, without reading them."""
+        return len(held_samples(self))
+
+    @property
+    def some_samples(self) -> pd.DataFrame:
+        """Rows of `samples` for a figure: all of them, or the population's where they are many."""
+        if isinstance(held_samples(self), SampleTable) and SUBSET in self.tables:
+            return self.tables[SUBSET]
+        return self.samples
 
     def worst(self) -> Severity:
         """The highest severity among the findings."""
@@ -241,7 +263,7 @@ class Audit:
     def _pack(self, file: Path | io.BytesIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             _put(archive, "audit.json", dump_json(self.head()).encode())
-            _put(archive, "samples.parquet", _parquet(self.samples))
+            _put_samples(archive, held_samples(self))
             _put(archive, "dimensions.parquet", _parquet(self.dimensions))
             for name, table in sorted(self.tables.items()):
                 _put(archive, f"tables/{name}.parquet", _parquet(table))
@@ -268,6 +290,10 @@ class Audit:
             "run": self.run,
             **({"groups": list(self.groups)} if self.groups else {}),
         }
+
+
+# Set from outside: as a default of its field it would have to be the last, and be told as one.
+type.__setattr__(Audit, "samples", Samples())
 
 
 def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
@@ -312,7 +338,7 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
                 verdict=_verdict(head["verdict"]),
                 findings=tuple(_finding(f) for f in head["findings"]),
                 summary=summary_table(numbers),
-                samples=_frame(_read(archive, "samples.parquet")),
+                samples=as_field(_samples(archive, path)),
                 dimensions=_frame(_read(archive, "dimensions.parquet")),
                 tables=tables,
                 arrays=arrays,
@@ -481,6 +507,31 @@ def _refuse_bombs(path: object, entries: list[zipfile.ZipInfo]) -> None:
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(name)
+
+
+def _put_samples(archive: zipfile.ZipFile, samples: pd.DataFrame | SampleTable) -> None:
+    if not isinstance(samples, SampleTable):
+        _put(archive, SAMPLES, _parquet(samples))
+        return
+    info = zipfile.ZipInfo(SAMPLES, (1980, 1, 1, 0, 0, 0))
+    with archive.open(info, "w", force_zip64=True) as target:
+        samples.copy_to(target)
+
+
+def _samples(
+    archive: zipfile.ZipFile, path: str | os.PathLike[str] | io.BytesIO
+) -> pd.DataFrame | SampleTable:
+    if isinstance(path, io.BytesIO) or f"tables/{SUBSET}.parquet" not in archive.namelist():
+        return _frame(_read(archive, SAMPLES))
+    table = SampleTable(Path(path), SAMPLES)
+    len(table)  # a damaged file is told now, not when somebody asks for the column
+    return table
+
+
+def held_samples(audit: Audit) -> pd.DataFrame | SampleTable:
+    """What an audit holds of its samples: the table itself, or where it lies."""
+    held: pd.DataFrame | SampleTable = audit.__dict__["_samples"]
+    return held
 
 
 def _parquet(table: pd.DataFrame) -> bytes:

@@ -142,6 +142,17 @@ class Rows:
         return sum(len(index) for index, _ in self._parts)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(self._parts[0][1])
+
+    @property
+    def flat(self) -> bool:
+        """Whether every column holds one plain value a sample."""
+        columns = self._parts[0][1].values()
+        return all(column.ndim == 1 and column.dtype.kind in "biufU" for column in columns)
+
+    @property
     def index(self) -> Array:
         """Sample numbers, ascending: int64 [n]."""
         index = np.concatenate([part for part, _ in self._parts])
@@ -155,10 +166,28 @@ class Rows:
 
     def frame(self, *names: str) -> pd.DataFrame:
         """The one-dimensional columns `names` (all of them by default), indexed by sample."""
-        names = names or tuple(self._parts[0][1])
+        names = names or self.names
         return pd.DataFrame(
             {name: self.column(name) for name in names}, index=pd.Index(self.index, name="sample")
         )
+
+    def table(self, *names: str) -> pd.DataFrame:
+        """As `frame`, for `Result.samples`; where the rows lie on disk, they stay there.
+
+        A probe of the data stream that returns this, rather than `frame`, needs no memory that
+        grows with the data.
+        """
+        return self.frame(*names)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Whole numbers that add up, exactly."""
+
+    values: Array  # int64
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(self.values + other.values)
 
 
 GROUPS = 20

@@ -33,14 +33,15 @@ def joined(frames: Iterable[pd.DataFrame | None], index: pd.Index) -> pd.DataFra
         for name in frame.columns:
             column = frame[name]
             if len(column) != len(index) or not column.index.equals(index):
-                column = _nullable(column).reindex(index)
+                column = nullable(column).reindex(index)
             elif column.dtype.kind == "f" and bool(column.isna().any()):
-                column = _nullable(column)
+                column = nullable(column)
             columns[str(name)] = column
     return pd.DataFrame(columns, index=index)
 
 
-def _nullable(column: pd.Series) -> pd.Series:
+def nullable(column: pd.Series) -> pd.Series:
+    """The column with a dtype that knows ``<NA>``."""
     match column.dtype.kind:
         case "f":
             return column.astype("Float64")

@@ -1,34 +1,72 @@
-"""One audit in progress: the rehearsal and the three streams."""
+"""One audit in progress: the rehearsal, then three streams as sums of shards."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from collapsekit.door import Door, out_of_memory
-from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
-from collapsekit.findings import Finding, Severity
-from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
-from collapsekit.population import KeyedSubset, Population
-from collapsekit.probe import Probe, States, merge
-from collapsekit.provenance import tensors
-from collapsekit.readers import Encoded
-from collapsekit.samples import Batch, Inputs, Samples, take_rows
-from collapsekit.streaming import Array, Rows, to_numpy
-from collapsekit.troubles import BATCHWISE, RANDOM
+from collapsekit.checkpoint import Checkpoint
+from collapsekit.door import Door
+from collapsekit.errors import InputError, ModelError
+from collapsekit.executors import Crowd, Failure, Job, Pool, Recipe, Shop, compute, shippable
+from collapsekit.findings import Finding
+from collapsekit.groups import GroupDoor
+from collapsekit.observation import Source
+from collapsekit.population import Population
+from collapsekit.probe import Probe
+from collapsekit.provenance import identity, tensors
+from collapsekit.rehearsal import Rehearsed, rehearse
+from collapsekit.samples import Batch, Samples
+from collapsekit.shards import (
+    Lost,
+    Outcome,
+    Policy,
+    Work,
+    block_shards,
+    blocks,
+    shard_rows,
+)
+from collapsekit.spool import LABELS, Spool, split
+from collapsekit.streaming import to_numpy
 
 POPULATION = 50_000
 _MEMORY = 2 << 30  # bytes that the population's columns may take
 _BATCH_BYTES = 16 << 20  # of inputs: noise and perturbed copies in double precision come on top
 _LARGEST_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Model and data as the user named them, for workers that open them by themselves."""
+
+    model: Any
+    data: Any = None
+    labels: Any = None
+    device: Any = None
+    trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an audit is to be run; see `engine.audit`."""
+
+    seed: int = 0
+    batch: int | None = None
+    population: int = POPULATION
+    executor: Executor | None = None
+    shards: int | None = None
+    checkpoint: str | os.PathLike[str] | None = None
+    policy: Policy = "finding"
 
 
 @dataclass
@@ -38,254 +76,330 @@ class Task:
     door: Door
     samples: Samples
     probes: tuple[Probe, ...]
-    seed: int
-    batch: int | None
-    most: int
-    states: dict[str, States] = field(default_factory=dict)
+    plan: Plan
+    origin: Origin
+    total: Outcome = field(default_factory=Outcome)
     skipped: dict[str, str] = field(default_factory=dict)
     broken: dict[str, str] = field(default_factory=dict)
-    lost: dict[str, list[int]] = field(default_factory=dict)
+    lost_shards: list[tuple[str, int, int, str]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    labels: Rows | None = None
     population: Population | None = None
-    count: int = 0
+    spool: Spool = field(default_factory=Spool)
+    checkpoint: Checkpoint | None = None
     started: float = field(default_factory=time.time)
-    _device: torch.device | None = None
-    _rows_a_call: int = _LARGEST_BATCH
 
-    # -- the data stream ---------------------------------------------------------------------
+    def run(self) -> None:
+        """The three streams.
 
-    def stream_data(self) -> None:
-        """One pass over the data: rehearse on its first rows, then observe every batch."""
+        Raises
+        ------
+        KeyboardInterrupt
+            With a note that says how to go on, where there is a checkpoint.
+        """
+        try:
+            self._streams()
+        except KeyboardInterrupt as stop:
+            if self.checkpoint is not None:
+                stop.add_note(self.checkpoint.how_to_go_on())
+            raise
+        finally:
+            if self.checkpoint is not None:
+                self.checkpoint.close()
+
+    def _streams(self) -> None:
         begin = time.perf_counter()
-        size = self._rows_a_call = self.batch or _batch_size(self.samples)
+        size = self.plan.batch or _batch_size(self.samples)
         batches = self.samples.batches(size)
         first = next(batches, None)
         if first is None:
             raise InputError("the data hold no sample", got="N = 0", expected="at least one")
-        kept: list[KeyedSubset] = []
-        self._rehearse(first)
-        total = None if self.samples.size is None else -(-self.samples.size // size)
-        for part in _progress(itertools.chain([first], batches), "data", total):
-            self._data_batch(part, kept)
-        if not kept:
+        known = rehearse(self.door, self.probes, self.plan.seed, first)
+        self.findings += known.findings
+        self.skipped |= known.skipped
+        work = self._work(known)
+        rows = shard_rows(size, self.samples.size, self.plan.shards)
+        if self.plan.checkpoint is not None:
+            settings = self._settings(size, rows)
+            facts = identity(self.door, self.samples, self.probes, first, settings)
+            told = enumerate(known.posterior.tensors())
+            answers = {f"answer {i + 1}": to_numpy(tensor[0]) for i, tensor in told}
+            self.checkpoint = Checkpoint(self.plan.checkpoint, facts, answers, self.probes)
+            self.spool = self.checkpoint.spool()
+        shop = Shop(work, None if work.stored else self.samples, known.posterior.device)
+        executor = self.plan.executor
+        pool = None if executor is None else Pool(executor, self._recipe(work, known), shop)
+        try:
+            self._data(shop, pool, itertools.chain([first], batches), size, rows)
+            self.timings["data"] = time.perf_counter() - begin
+            for stream in ("population", "prior"):
+                begin = time.perf_counter()
+                self._rows(shop, pool, stream, size)
+                self.timings[stream] = time.perf_counter() - begin
+        finally:
+            if pool is not None:
+                pool.close()
+        self.door.passes = self.total.passes
+
+    def _work(self, known: Rehearsed) -> Work:
+        stored = not self.samples.random_access
+        width = 8 * known.posterior.width
+        if stored:
+            width += sum(leaf[0].numel() * leaf.element_size() for _, leaf in tensors(known.x))
+        limit = max(1, min(self.plan.population, _MEMORY // max(width, 1)))
+        return Work(self.door, self.probes, self.plan.seed, limit, stored, self.plan.policy)
+
+    def _recipe(self, work: Work, known: Rehearsed) -> Recipe:
+        origin, door = self.origin, self.door
+        return Recipe(
+            origin.model,
+            None if work.stored else shippable(origin.data),
+            origin.labels,
+            origin.device,
+            origin.trust_code,
+            _maker(door),
+            work.probes,
+            work.seed,
+            work.limit,
+            work.stored,
+            work.policy,
+            known.x,
+            known.posterior.to(torch.device("cpu")).take(slice(1)),
+        )
+
+    def _settings(self, size: int, rows: int) -> dict[str, Any]:
+        plan = self.plan
+        return {
+            "seed": plan.seed,
+            "batch": size,
+            "shard": rows,
+            "population": plan.population,
+            "on_bad_sample": plan.policy,
+        }
+
+    # -- the data stream ---------------------------------------------------------------------
+
+    def _data(
+        self, shop: Shop, pool: Pool | None, batches: Iterator[Batch], size: int, rows: int
+    ) -> None:
+        """One pass over the data."""
+        with _progress("data", self.samples.size, "samples") as bar:
+            jobs = self._data_jobs(shop, pool, batches, size, rows, bar.update)
+            for job, found in self._computed(shop, pool, jobs, bar.update):
+                self._add(job, found)
+                self._tighten()
+        subset = self.total.subset
+        if subset is None:
+            why = [f"{w}: {n:,} samples" for w, n in self.total.lost.counts.items()]
+            why += [f"samples {a} to {b - 1}: {w}" for _, a, b, w in self.lost_shards[:3]]
             raise ModelError(
                 "no sample could be encoded",
-                got="; ".join(f"{why}: {len(rows)} samples" for why, rows in self.lost.items()),
+                got="; ".join(why),
                 expected="a finite posterior for at least one sample",
                 remedy="try encode on a few samples by hand",
             )
-        subset = kept[0]
-        take = self.samples.take if self.samples.random_access else None
-        self.population = subset.build(self.door, self.count, take, self._device)
-        self.timings["data"] = time.perf_counter() - begin
+        crowd = Crowd(subset.compact()[0], self.total.count)
+        self._members = crowd.digest()
+        shop.population = self.population = crowd.build(shop)
+        if pool is not None:
+            pool.populate(crowd, self.population)
 
-    def _data_batch(self, part: Batch, kept: list[KeyedSubset]) -> None:
-        """Observe one batch. What fails is halved: memory may then suffice, and a sample that the
-        model cannot bear is told alone and costs no other, however the data were cut."""
-        try:
-            observed = self._data_states(part)
-        except Exception as error:  # whatever a stranger's model raises
-            if len(part.index) > 1:
-                half = len(part.index) // 2
-                for rows in (np.arange(half), np.arange(half, len(part.index))):
-                    self._data_batch(_batch_rows(part, rows), kept)
-                return
-            self.count += 1
-            if part.labels is not None:
-                self._label(Rows(part.index, label=part.labels))
-            self._lose(f"encode raised {type(error).__name__}: {brief(error)}", part.index)
+    def _data_jobs(
+        self,
+        shop: Shop,
+        pool: Pool | None,
+        batches: Iterator[Batch],
+        size: int,
+        rows: int,
+        tick: Callable[[int], object],
+    ) -> Iterator[Job]:
+        """Shards that are not finished yet, in order; the finished ones are taken in on the way.
+
+        Where the data can be read anywhere, workers are told where. In this process one pass of
+        the source goes on from shard to shard: it may have workers of its own.
+        """
+        total = self.samples.size if self.samples.random_access else None
+        if total is None:
+            for number, parts in itertools.groupby(
+                batches, lambda part: int(part.index[0]) // rows
+            ):
+                start = number * rows
+                job = Job("data", number, start, start, size)
+                if self._resumed(job, tick):
+                    continue
+                held: Iterable[Batch] = parts
+                if pool is not None:
+                    held = list(parts)  # noqa: B031 - once, here or there
+                    job = replace(job, stop=int(held[-1].index[-1]) + 1)
+                yield self._told(replace(job, parts=held))
             return
-        states, subset, labels = observed
-        self.count += len(part.index)
-        for name, state in states.items():
-            self.states[name] = merge(self.states[name], state) if name in self.states else state
-        if subset is not None:
-            kept[:] = [kept[0] + subset] if kept else [subset]
-        if labels is not None:
-            self._label(labels)
+        where = 0  # the sample that `batches` gives next
+        for number, start in enumerate(range(0, total, rows)):
+            job = Job("data", number, start, min(start + rows, total), size)
+            if self._resumed(job, tick):
+                continue
+            if pool is None:
+                if start != where:
+                    batches = self.samples.batches(size, start)
+                job = replace(job, parts=_until(batches, job.stop))
+                where = job.stop
+            yield self._told(job)
 
-    def _label(self, labels: Rows) -> None:
-        self.labels = labels if self.labels is None else self.labels + labels
+    def _told(self, job: Job) -> Job:
+        return replace(job, skip=self._stopped(), bound=self._bound)
 
-    def _data_states(
-        self, part: Batch
-    ) -> tuple[dict[str, States], KeyedSubset | None, Rows | None]:
-        encoded = self.door.encode(part.x, "data", part.index)
-        labels = None if part.labels is None else Rows(part.index, label=part.labels)
-        if not bool(encoded.good.all()):
-            bad = to_numpy(~encoded.good)
-            flat = to_numpy(encoded.flat) & bad
-            why = "its scale is not positive; log-variances are declared by parameterisation"
-            for reason, rows in ((why, flat), ("its posterior is not finite", bad & ~flat)):
-                if rows.any():
-                    self._lose(reason, part.index[rows])
-            good = np.flatnonzero(~bad)
-            if not len(good):
-                return {}, None, labels
-            part = _batch_rows(part, good)
-            posterior = encoded.posterior.take(torch.as_tensor(good))
-        else:
-            posterior = encoded.posterior
-        self._device = posterior.device
-        obs = Observation(
-            self.door, "data", part.index, posterior=posterior, seed=self.seed, x=part.x
-        )
-        stored = None if self.samples.random_access else part.x
-        width = 8 * posterior.width
-        if stored is not None:
-            width += sum(leaf[0].numel() * leaf.element_size() for _, leaf in tensors(stored))
-        limit = self._limit(width)
-        subset = KeyedSubset(self.seed, limit, part.index, posterior, stored)
-        return self._observe("data", obs), subset, labels
+    _bound: int | None = None
+    _members: str = ""
 
-    def _limit(self, width: int) -> int:
-        return max(1, min(self.most, _MEMORY // max(width, 1)))
-
-    def _lose(self, why: str, index: Array) -> None:
-        self.lost.setdefault(why, []).extend(index.tolist())
+    def _tighten(self) -> None:
+        """Once the population is full, later shards need not keep what cannot enter it."""
+        subset = self.total.subset
+        if subset is not None and len(subset) >= 1.5 * subset.limit:
+            small, self._bound = subset.compact()
+            self.total = replace(self.total, subset=small)
 
     # -- the other two streams ---------------------------------------------------------------
 
-    def stream_population(self) -> None:
-        """Rows of the population, in hash order, with all columns beside them."""
+    def _rows(self, shop: Shop, pool: Pool | None, stream: Source, size: int) -> None:
+        """Row blocks of the population with all columns beside them, or draws from the prior."""
         assert self.population is not None
-        self._stream("population", self.population.size)
+        running = [p for p in self.probes if p.source == stream and p.name not in self._stopped()]
+        total = self.population.size
+        if stream == "prior":
+            total = max((p.limit or 0 for p in running), default=0)
+        work = replace(shop.work, probes=tuple(running))
+        stretches = block_shards(blocks(work, stream, total, size))
+        rows = sum(part[-1][1] - part[0][0] for part in stretches)
+        with _progress(stream, rows, "rows") as bar:
 
-    def stream_prior(self) -> None:
-        """Draws from the prior."""
-        limits = [p.limit or 0 for p in self._running("prior")]
-        self._stream("prior", max(limits, default=0))
+            def jobs() -> Iterator[Job]:
+                for number, part in enumerate(stretches):
+                    job = Job(stream, number, part[0][0], part[-1][1], size, blocks=part)
+                    if not self._resumed(job, bar.update):
+                        yield self._told(job)
 
-    def _stream(self, source: str, total: int) -> None:
-        begin = time.perf_counter()
-        running = self._running(source)
-        size = self._rows_a_call
-        # Blocks end where a probe's limit does, so that every probe sees whole blocks.
-        ends = {min(p.limit or total, total) for p in running}
-        cuts = sorted({0, total, *ends, *range(0, total, size)})
-        blocks = list(itertools.pairwise(cuts)) if running else []
-        for start, stop in _progress(blocks, source, len(blocks)):
-            self._block(source, start, stop)
-        self.timings[source] = time.perf_counter() - begin
+            for job, found in self._computed(shop, pool, jobs(), bar.update):
+                self._add(job, found)
 
-    def _block(self, source: str, start: int, stop: int) -> None:
-        assert self.population is not None
-        wanted = [p for p in self._running(source) if p.limit is None or stop <= p.limit]
-        if not wanted:
+    # -- shards ------------------------------------------------------------------------------
+
+    def _computed(
+        self,
+        shop: Shop,
+        pool: Pool | None,
+        jobs: Iterable[Job],
+        tick: Callable[[int], object],
+    ) -> Iterator[tuple[Job, Outcome | Failure]]:
+        if pool is None:
+            for job in jobs:
+                yield job, compute(shop, job, tick)
             return
-        build = population_rows if source == "population" else prior_draws
-        try:
-            observed = self._observe(source, build(self.population, start, stop, self.seed), wanted)
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or stop - start < 2:
-                raise
-            middle = (start + stop) // 2
-            self._block(source, start, middle)
-            self._block(source, middle, stop)
+        for job, found in pool.map(jobs):
+            tick(job.stop - job.start)
+            yield job, found
+
+    def _add(self, job: Job, found: Outcome | Failure) -> None:
+        """Take in a shard that was computed: to the disk first, where there is a checkpoint."""
+        if isinstance(found, Failure):
+            self.lost_shards.append((job.stream, job.start, job.stop, found.why))
+            if job.stream == "data":
+                self.spool.found(job.number, job.start, job.stop - job.start, None)
+                self.total += Outcome(count=job.stop - job.start)
             return
-        for name, state in observed.items():
-            self.states[name] = merge(self.states[name], state) if name in self.states else state
+        found = self._heard(found)
+        rest, rows = split(found)
+        path = None
+        if job.stream == "data":
+            path = self.spool.add(job.number, job.start, found.count, rows)
+        else:
+            rest = found
+        if self.checkpoint is not None:
+            self.checkpoint.write(job.stream, job.number, self._key(job), rest, path)
+        self._sum(job.stream, rest)
 
-    def _running(self, source: str) -> list[Probe]:
-        return [
-            p
-            for p in self.probes
-            if p.source == source and p.name not in self.skipped and p.name not in self.broken
-        ]
+    def _resumed(self, job: Job, tick: Callable[[int], object]) -> bool:
+        """Take in a shard that an earlier run finished."""
+        if self.checkpoint is None:
+            return False
+        found = self.checkpoint.read(job.stream, job.number, self._key(job))
+        if found is None:
+            return False
+        outcome, path = found
+        if job.stream == "data":
+            self.spool.found(job.number, job.start, outcome.count, path)
+        self._sum(job.stream, outcome)
+        tick(outcome.count)
+        return True
 
-    def _observe(
-        self, source: str, obs: Observation, wanted: Sequence[Probe] | None = None
-    ) -> dict[str, States]:
-        """States of one batch from every probe; one that fails stops, the others go on."""
-        states: dict[str, States] = {}
-        for probe in self._running(source) if wanted is None else wanted:
-            try:
-                states[probe.name] = probe.observe(obs)
-            except Unavailable as reason:
-                # Once something was seen the probe has broken off; before that it never began.
-                begun = probe.name in self.states
-                (self.broken if begun else self.skipped)[probe.name] = told(reason)
-            except Exception as error:
-                if out_of_memory(error) and len(obs) > 1:
-                    raise
-                self.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
-        return states
+    def _key(self, job: Job) -> str:
+        """What a shard depends on beside the audit: its stretch, and the population's members."""
+        stretch = f"{job.start}" if job.stream == "data" else f"{job.blocks}"
+        return stretch + ("" if job.stream == "data" else self._members)
 
-    # -- rehearsal ---------------------------------------------------------------------------
+    def _heard(self, found: Outcome) -> Outcome:
+        """What counts of a shard: nothing of a probe that stopped in an earlier one."""
+        stopped = self._stopped()
+        states = {name: state for name, state in found.states.items() if name not in stopped}
+        return replace(found, states=states)
 
-    def _rehearse(self, first: Batch) -> None:
-        """Try everything on two samples, so that what cannot be measured is known at once.
+    def _sum(self, stream: Source, outcome: Outcome) -> None:
+        if stream != "data":
+            outcome = replace(outcome, count=0)
+        begun = set(self.total.states) | set(outcome.states)
+        self.total += outcome
+        for name, stop in outcome.stopped.items():
+            # Once something was seen the probe has broken off; before that it never began.
+            if name not in self._stopped():
+                never = stop.unavailable and name not in begun
+                (self.skipped if never else self.broken)[name] = stop.why
 
-        The encoder's own errors are raised: without a posterior there is no audit. A probe's
-        `Unavailable` skips it; an error in what was declared (a likelihood that does not fit) is
-        raised as well, since every number of that probe would be wrong.
-        """
-        x = first_rows(first.x, 2)
-        encoded = self._try_encode(x)
-        if encoded.problem is not None:  # bad rows may come first: look at the whole batch
-            x = first.x
-            encoded = self._try_encode(x)
-        if encoded.problem is not None:
-            raise encoded.problem
-        again = self._try_encode(x)
-        if not encoded.posterior.same(again.posterior):
-            self.findings.append(
-                RANDOM.finding(
-                    Severity.WARN, "two calls of the encoder on the same samples differ."
-                )
-            )
-        self._check_batch(x, encoded)
-        # One good sample stands in for two: pairs are then rehearsed whatever the conditions.
-        rows = np.repeat(np.flatnonzero(to_numpy(encoded.good))[:1], 2)
-        x, index = take_rows(x, rows), np.arange(2)
-        posterior = encoded.posterior.take(torch.as_tensor(rows))
-        subset = KeyedSubset(self.seed, 2, index, posterior, x)
-        crowd = subset.build(self.door, len(rows), None, posterior.device)
-        observations = {
-            "data": Observation(self.door, "data", index, posterior=posterior, seed=self.seed, x=x),
-            "population": population_rows(crowd, 0, 2, self.seed),
-            "prior": prior_draws(crowd, 0, 2, self.seed),
-        }
-        for probe in self.probes:
-            try:
-                probe.observe(observations[probe.source])
-            except Unavailable as reason:
-                self.skipped[probe.name] = told(reason)
-            except CollapsekitError:
-                raise
-            except Exception as error:
-                self.skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
-        self.door.passes = type(self.door.passes)()
+    def _stopped(self) -> frozenset[str]:
+        return frozenset(self.skipped) | frozenset(self.broken)
 
-    def _check_batch(self, x: Inputs, together: Encoded) -> None:
-        alone = self._try_encode(first_rows(x, 1)).posterior
-        first = together.posterior.take(slice(1))
-        if not alone.same(first, 1e-3, 1e-4):
-            self.findings.append(
-                BATCHWISE.finding(
-                    Severity.WARN, "a sample's posterior changes with the samples beside it."
-                )
-            )
+    # -- what is read afterwards -------------------------------------------------------------
 
-    def _try_encode(self, x: Inputs) -> Encoded:
-        try:
-            return self.door.encode(x, "rehearsal")
-        except CollapsekitError:
-            raise
-        except Exception as error:
-            raise ModelError(
-                "the encoder failed on the first samples",
-                got=f"{type(error).__name__}: {brief(error)}",
-                expected="a posterior for every row",
-                remedy="try encode(data[:2]) by hand; check the data's shape and type",
-            ) from error
+    @property
+    def count(self) -> int:
+        """Samples."""
+        return self.total.count
+
+    @property
+    def lost(self) -> Lost:
+        """Samples that were left out."""
+        return self.total.lost
+
+    def labels(self) -> Any:
+        """Labels as columns of the sample table; None without any."""
+        found = self.spool.rows(LABELS)
+        return None if found is None else found.table()
 
 
-def _batch_rows(part: Batch, rows: Array) -> Batch:
-    labels = None if part.labels is None else part.labels[rows]
-    return Batch(part.index[rows], take_rows(part.x, rows), labels)
+def _maker(door: Door) -> Callable[[Any], Door]:
+    """What makes another door like this one before a worker's adapter."""
+    if isinstance(door, GroupDoor):
+        return functools.partial(
+            GroupDoor,
+            parameterisation=door.parameterisation,
+            likelihood=door.likelihood,
+            group=door.group,
+            names=door.names,
+            seed=door.seed,
+        )
+    return functools.partial(
+        Door,
+        parameterisation=door.parameterisation,
+        prior=door.prior,
+        likelihood=door.likelihood,
+        beta=door.beta,
+    )
+
+
+def _until(batches: Iterator[Batch], stop: int) -> Iterator[Batch]:
+    """The batches up to sample `stop`, leaving the rest where they are."""
+    for part in batches:
+        yield part
+        if int(part.index[-1]) + 1 >= stop:
+            return
 
 
 def _batch_size(samples: Samples) -> int:
@@ -297,21 +411,9 @@ def _batch_size(samples: Samples) -> int:
     return int(min(max(_BATCH_BYTES // max(width, 1), 1), _LARGEST_BATCH))
 
 
-def brief(error: BaseException) -> str:
-    """An error's text on one line, cut."""
-    text = " ".join(str(error).split())
-    return text[:300] + ("..." if len(text) > 300 else "")
-
-
-def told(reason: Unavailable) -> str:
-    """Why something is unavailable, on one line."""
-    parts = [reason.what]
-    parts += [f"got {reason.got}"] if reason.got else []
-    parts += [f"expected {reason.expected}"] if reason.expected else []
-    return ", ".join(parts)
-
-
-def _progress(parts: Any, what: str, total: int | None) -> Any:
+def _progress(what: str, total: int | None, unit: str) -> Any:
     # disable=None: quiet wherever stderr is no terminal.
     quiet = True if os.environ.get("CI") else None
-    return tqdm(parts, desc=what, total=total, disable=quiet, leave=False, unit="batch")
+    return tqdm(
+        desc=what, total=total, disable=quiet, leave=False, unit=f" {unit}", unit_scale=True
+    )

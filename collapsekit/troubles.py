@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from collapsekit.findings import Code, Finding, Severity
@@ -89,29 +89,150 @@ GROUPS = Code(
     remedy="Open the group's own audit: audit.groups[name].",
     source="collapsekit; Sonderby et al. 2016, arXiv 1602.02282, for collapse of upper groups",
 )
-CODES = (LOST, SKIPPED, BROKEN, CONVERTED, RANDOM, BATCHWISE, FEW, SUBSET, GROUPS)
+SHARDS = Code(
+    id="CK010",
+    title="A stretch of the data was lost",
+    meaning="A worker failed twice on a shard, a stretch of samples or of rows, and what it would "
+    "have measured is missing. Everything else is kept; the missing samples' cells are <NA>.",
+    formula="a shard whose second attempt failed",
+    remedy="See the error for why. With checkpoint=DIR (--resume DIR) the same audit run again "
+    "computes the missing shards alone.",
+    source="collapsekit",
+)
+QUARANTINED = Code(
+    id="CK011",
+    title="Samples in quarantine",
+    meaning="Samples that the model or a measure could not bear were set aside, as asked for. "
+    "They are left out of every number; their cells are <NA>, and the table quarantined lists "
+    "them with the reason.",
+    formula='on_bad_sample="skip": the posterior and every measure of the sample finite, and no '
+    "error raised for it alone",
+    remedy="Look at these inputs: NaN, infinities, values far outside the training range.",
+    source="collapsekit",
+)
+NOT_FINITE = Code(
+    id="CK012",
+    title="Measures that are no numbers",
+    meaning="For some samples a measure came out NaN or infinite though their posterior is fine: "
+    "most often the decoder overflows, or the likelihood does not allow what it returns. These "
+    "cells are empty and are left out of that measure's mean.",
+    formula="a per-sample value that is NaN or infinite",
+    remedy='Try decode on these samples by hand; on_bad_sample="skip" leaves them out of every '
+    "number.",
+    source="collapsekit",
+)
+RECOMPUTED = Code(
+    id="CK013",
+    title="Damaged shards were computed again",
+    meaning="Files of the checkpoint did not have the checksum they were written with: cut short, "
+    "or changed. Their shards were computed again, so the results are whole.",
+    formula="SHA-256 of the file against the one recorded in it",
+    remedy="Nothing has to be done; look after the disk if it happens again.",
+    source="collapsekit",
+)
+CODES = (
+    LOST,
+    SKIPPED,
+    BROKEN,
+    CONVERTED,
+    RANDOM,
+    BATCHWISE,
+    FEW,
+    SUBSET,
+    GROUPS,
+    SHARDS,
+    QUARANTINED,
+    NOT_FINITE,
+    RECOMPUTED,
+)
 
 
 MANY_LOST = 0.05  # of the samples
 
 
-def lost(rows: Mapping[str, list[int]], count: int) -> list[Finding]:
-    """Samples that were left out, by reason."""
+def lost(
+    counts: Mapping[str, int], first: Mapping[str, Sequence[int]], count: int, *, skipped: bool
+) -> list[Finding]:
+    """Samples that were left out, by reason.
+
+    Parameters
+    ----------
+    counts, first : mapping
+        How many for each reason, and the numbers of the first of them, ascending.
+    count : int
+        Samples in all.
+    skipped : bool
+        Whether that was asked for.
+    """
     found = []
-    for why, who in rows.items():
-        who = sorted(who)
-        many = len(who) > MANY_LOST * count
-        shown = ", ".join(map(str, who[:10])) + (", ..." if len(who) > 10 else "")
+    for why, number in counts.items():
+        many = number > MANY_LOST * count
+        code = QUARANTINED if skipped else LOST
         found.append(
-            LOST.finding(
-                Severity.WARN,
-                f"{len(who):,} of {count:,} samples were left out ({why}): {shown}.",
-                samples=who,
+            code.finding(
+                Severity.WARN if many or not skipped else Severity.OK,
+                f"{number:,} of {count:,} samples were left out ({why}): "
+                f"{_some(first[why], number)}.",
+                samples=first[why],
+                advice=code.remedy,
                 # What was left may not stand for the rest: then nothing is called healthy.
                 verdict="inconclusive" if many else None,
             )
         )
     return found
+
+
+def not_finite(
+    counts: Mapping[str, int], first: Mapping[str, Sequence[int]], count: int
+) -> list[Finding]:
+    """Measures that are no numbers for some samples, by column."""
+    return [
+        NOT_FINITE.finding(
+            Severity.WARN,
+            f"{why} for {number:,} of {count:,} samples: {_some(first[why], number)}.",
+            samples=first[why],
+        )
+        for why, number in counts.items()
+    ]
+
+
+def _some(first: Sequence[int], number: int) -> str:
+    shown = ", ".join(str(int(i)) for i in first[:10])
+    return shown + (f" and {number - 10:,} more" if number > 10 else "")
+
+
+def lost_shards(shards: Sequence[tuple[str, int, int, str]], count: int) -> list[Finding]:
+    """Stretches that no worker could compute: stream, first, end and reason of each."""
+    found = []
+    for stream in dict.fromkeys(shard[0] for shard in shards):
+        some = [shard for shard in shards if shard[0] == stream]
+        what = "samples" if stream == "data" else f"rows of the {stream} stream"
+        missing = sum(stop - start for _, start, stop, _ in some)
+        told = "; ".join(f"{start:,} to {stop - 1:,} ({why})" for _, start, stop, why in some[:5])
+        more = f" and {len(some) - 5} more stretches" if len(some) > 5 else ""
+        many = stream == "data" and missing > MANY_LOST * count
+        found.append(
+            SHARDS.finding(
+                Severity.WARN,
+                f"{missing:,} {what} were lost, each after a second attempt: {told}{more}.",
+                verdict="inconclusive" if many else None,
+            )
+        )
+    return found
+
+
+def recomputed(damaged: Sequence[str]) -> list[Finding]:
+    """Files of a checkpoint that were not as they had been written."""
+    if not damaged:
+        return []
+    told = "; ".join(damaged[:5]) + (f" and {len(damaged) - 5} more" if len(damaged) > 5 else "")
+    return [
+        RECOMPUTED.finding(
+            Severity.OK,
+            f"{len(damaged)} damaged shards of the checkpoint were computed again: {told}.",
+            advice=RECOMPUTED.remedy,
+        )
+    ]
 
 
 def broken(probes: Mapping[str, str]) -> list[Finding]:

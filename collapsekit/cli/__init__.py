@@ -175,6 +175,26 @@ def audit(
     device: Annotated[
         str | None, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")
     ] = None,
+    on_bad_sample: Annotated[
+        str,
+        typer.Option(
+            metavar="WORD",
+            help="A sample that cannot be measured: finding, skip (listed) or raise.",
+        ),
+    ] = "finding",
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR", help="Keep finished shards here, and go on from those that are there."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", help="Processes on this machine that share the work.")
+    ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Scheduler of a dask cluster whose workers share it."),
+    ] = None,
     out: Annotated[
         list[str] | None,
         typer.Option(
@@ -222,10 +242,12 @@ def audit(
         "--batch": batch,
         "--population": population,
         "--device": device,
+        "--on-bad-sample": None if on_bad_sample == "finding" else on_bad_sample,
     }
     declared = options.likelihood(likelihood)
     believed = options.prior(prior)
     named = options.labels(labels)
+    policy = options.policy(on_bad_sample)
     # stdout is the result's: what the model's own code prints goes to stderr.
     with contextlib.redirect_stdout(sys.stderr):
         adapter, brought = options.model(model, device, trust_code)
@@ -248,7 +270,11 @@ def audit(
 
     then = None if like is None else load(like)
     measures = None if then is None else likeness.probes(then, probes.REGISTERED)
-    with contextlib.redirect_stdout(sys.stderr), logs.json_lines(log_json):
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        logs.json_lines(log_json),
+        options.executor(workers, dask) as executor,
+    ):
         result = engine.audit(
             adapter,
             data if brought is None else brought,
@@ -261,6 +287,12 @@ def audit(
             batch=batch,
             population=population,
             probes=measures,
+            device=device,
+            trust_code=trust_code,
+            executor=executor,
+            checkpoint=resume,
+            on_bad_sample=policy,
+            spec=model,
         )
     # What is needed to get this audit again; where it was written to is no part of that.
     words = [word for name, value in given.items() if value is not None for word in (name, value)]

@@ -60,9 +60,9 @@ def command(body: Callable[P, Status]) -> Callable[P, None]:
             status = body(*args, **kwargs)
         except (typer.Exit, typer.Abort):
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             status = Status.INTERRUPTED
-            say("interrupted")
+            say("\n".join(getattr(stop, "__notes__", [])) or "interrupted")
         except SystemExit as error:
             # Ours are typer's; this one comes from the model's code, an argparse of its own say.
             status = told(

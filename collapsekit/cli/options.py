@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,10 @@ from collapsekit.errors import CollapsekitError, FileError, InputError, ModelErr
 from collapsekit.findings import Severity
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from collapsekit.samples import Samples
+    from collapsekit.shards import Policy
 
 BARS = ("inconclusive", "warn", "fail")
 
@@ -136,6 +141,50 @@ def model(spec: str, device: str | None, trust_code: bool = False) -> tuple[Any,
             expected="a function that returns the model with its weights",
             remedy=f"run it by hand from {os.getcwd()}",
         ) from error
+
+
+def policy(word: str) -> Policy:
+    """--on-bad-sample: one of its words.
+
+    Raises
+    ------
+    InputError
+        Another word.
+    """
+    from collapsekit.shards import POLICIES
+
+    for known in POLICIES:
+        if word == known:
+            return known
+    raise InputError(
+        "no such way to treat a bad sample", got=word, expected=f"one of {', '.join(POLICIES)}"
+    )
+
+
+@contextmanager
+def executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]:
+    """--workers and --dask: where shards are computed; None for this process.
+
+    Raises
+    ------
+    InputError
+        Both, or no number of processes.
+    """
+    if workers is not None and dask is not None:
+        raise InputError(
+            "the work goes to local processes or to a cluster",
+            got=f"--workers {workers} and --dask {dask}",
+            expected="one of the two",
+        )
+    if workers is not None and workers < 1:
+        raise InputError("there is no such number of processes", got=f"--workers {workers}")
+    if workers is None and dask is None:
+        yield None
+        return
+    from collapsekit import executors
+
+    with executors.on_cluster(dask) if dask else executors.LocalProcesses(workers or 1) as found:
+        yield found
 
 
 def _tried(device: str) -> None:

@@ -87,7 +87,7 @@ class KL:
         )
         return Result(
             numbers=(rate,),
-            samples=state["rows"].frame(),
+            samples=state["rows"].table(),
             dimensions=_by_dimension(state["dimensions"]) if "dimensions" in state else None,
             findings=(finding,),
         )

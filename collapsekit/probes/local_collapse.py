@@ -10,14 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.findings import KEPT_INDICES, Code, Evidence, Severity
 from collapsekit.intervals import share_number, wilson_arrays
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import Categorical, Family
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Rows
+from collapsekit.streaming import Array, Constant, Counts, Rows, Top, to_numpy
 
 LOCAL = Code(
     id="CK301",
@@ -32,6 +32,9 @@ LOCAL = Code(
     "reliably; KL annealing and longer training often do too.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; the 1 nat bar is collapsekit's",
 )
+
+
+THRESHOLDS = np.logspace(-2, 1, 61)  # nats, of the curve
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class LocalCollapse:
     def observe(self, obs: Observation) -> States:
         """What each sample's code carries."""
         bar, told = self._bars(obs.prior)
-        columns = {"kl_total": obs.kl_total, "locally_collapsed": obs.kl_total < bar}
+        collapsed = obs.kl_total < bar
+        columns = {"locally_collapsed": collapsed}
         each = obs.divergence.each
         if each is None:  # one whole: it matches the prior or it does not
             columns["prior_matched"] = obs.kl_total < self.epsilon
@@ -62,7 +66,17 @@ class LocalCollapse:
             columns["active_dims"] = active
             columns["collapsed_fraction"] = 1.0 - share
             columns["prior_matched"] = active == 0
-        return {"rows": Rows(obs.index, **columns), "bar": Constant(told)}
+        total, index = to_numpy(obs.kl_total), to_numpy(obs.index)
+        flags = to_numpy(collapsed)
+        # Counts and the first few, not the rows: they do not grow with the data.
+        passed = np.searchsorted(THRESHOLDS, total, side="right")
+        return {
+            "rows": Rows(obs.index, **columns),
+            "bar": Constant(told),
+            "counts": Counts(np.array([len(total), int(flags.sum())])),
+            "below": Counts(np.bincount(passed, minlength=len(THRESHOLDS) + 1)),
+            "first": Top(KEPT_INDICES, np.where(flags, -index.astype(np.float64), np.nan), index),
+        }
 
     def _bars(self, prior: Family) -> tuple[Tensor | float, float]:
         """Each row's bar, and the one to tell: discrete codes cannot hold a nat of slack."""
@@ -73,8 +87,8 @@ class LocalCollapse:
 
     def conclude(self, state: States) -> Result:
         """The share of locally collapsed samples and its curve over thresholds."""
-        frame, bar = state["rows"].frame(), state["bar"].value
-        n, count = len(frame), int(frame["locally_collapsed"].sum())
+        bar = state["bar"].value
+        n, count = (int(value) for value in state["counts"].values)
         share = share_number(
             "locally_collapsed_fraction", count, n, f"KL of a sample below {bar:.3g} nat"
         )
@@ -93,24 +107,21 @@ class LocalCollapse:
             f"{told} ({limits}).",
             evidence=[Evidence(share, self.local_share, "<")],
             verdict=verdict,
-            samples=frame.index[frame["locally_collapsed"]],
+            samples=state["first"].index,
         )
         return Result(
             numbers=(share,),
-            samples=frame.drop(columns="kl_total"),
+            samples=state["rows"].table(),
             findings=(finding,),
-            tables={"local_collapse_curve": _curve(frame["kl_total"])},
+            tables={"local_collapse_curve": _curve(state["below"].values, n)},
         )
 
 
-def _curve(kl_total: pd.Series) -> pd.DataFrame:
-    thresholds = np.logspace(-2, 1, 61)
-    values = np.sort(kl_total.to_numpy())
-    count = np.searchsorted(values, thresholds, side="left")
-    low, high = wilson_arrays(count, len(values))
-    return pd.DataFrame(
-        {"threshold": thresholds, "share": count / len(values), "low": low, "high": high}
-    )
+def _curve(counts: Array, n: int) -> pd.DataFrame:
+    # Interval k of the counts holds the totals between thresholds k - 1 and k.
+    count = np.cumsum(counts)[: len(THRESHOLDS)]
+    low, high = wilson_arrays(count, n)
+    return pd.DataFrame({"threshold": THRESHOLDS, "share": count / n, "low": low, "high": high})
 
 
 def local_collapse(mean: Any, scale: Any, *, bar: float = 1.0, prior: Any = None) -> Number:

@@ -63,7 +63,7 @@ class Reconstruction:
             f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
             evidence=[Evidence(error)],
         )
-        return Result(numbers=tuple(numbers), samples=state["rows"].frame(), findings=(finding,))
+        return Result(numbers=tuple(numbers), samples=state["rows"].table(), findings=(finding,))
 
 
 def reconstruction(x: Any, output: Any, *, likelihood: Any = None) -> Array:

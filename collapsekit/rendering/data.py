@@ -24,7 +24,7 @@ def render(audit: Audit, *, rows: npt.NDArray[np.int64] | None = None) -> str:
     frame = audit.dimensions if rows is None else audit.dimensions.iloc[rows]
     content: dict[str, Any] = {
         **audit.head(),
-        "samples_total": len(audit.samples),
+        "samples_total": audit.sample_count,
         "dimensions_total": len(audit.dimensions),
         "dimensions": records(frame),
     }

@@ -50,7 +50,7 @@ class Facts:
     @cached_property
     def n(self) -> int:
         """Samples audited."""
-        return self._whole(self.audit.provenance.get("n"), len(self.audit.samples))
+        return self._whole(self.audit.provenance.get("n"), self.audit.sample_count)
 
     @cached_property
     def d(self) -> int:
@@ -189,7 +189,7 @@ class Facts:
 
     def per_sample(self, name: str) -> Floats | None:
         """A column of `Audit.samples`, NaN for ``<NA>``; None where nothing is known."""
-        return _floats(self.audit.samples, name)
+        return _floats(self.audit.some_samples, name)
 
     def per_dimension(self, name: str) -> Floats | None:
         """A column of `Audit.dimensions`, as `per_sample`."""
@@ -205,9 +205,9 @@ class Facts:
     @cached_property
     def labels(self) -> npt.NDArray[np.object_] | None:
         """Labels per sample, cleaned; None where there are none or every sample has its own."""
-        if "label" not in self.audit.samples.columns or not len(self.audit.samples):
+        if "label" not in self.audit.some_samples.columns or not len(self.audit.some_samples):
             return None
-        codes, distinct = pd.factorize(self.audit.samples["label"], use_na_sentinel=True)
+        codes, distinct = pd.factorize(self.audit.some_samples["label"], use_na_sentinel=True)
         if not 1 <= len(distinct) <= max(200, len(codes) // 3):
             return None
         names = np.array([*(clean(label, 60) or "(empty)" for label in distinct), ""], dtype=object)
@@ -216,7 +216,7 @@ class Facts:
     @cached_property
     def numbered(self) -> bool:
         """Whether labels are bare numbers, which a sentence has to introduce as labels."""
-        frame = self.audit.samples
+        frame = self.audit.some_samples
         if "label" not in frame.columns:
             return False
         known = frame["label"].dropna().unique()[:200]
@@ -228,7 +228,7 @@ class Facts:
 
     def label_of(self, sample: int) -> str:
         """Label of one sample by its number, or nothing."""
-        frame = self.audit.samples
+        frame = self.audit.some_samples
         if "label" not in frame.columns or sample not in frame.index:
             return ""
         cell = frame.at[sample, "label"]
@@ -236,7 +236,7 @@ class Facts:
 
     def sample_value(self, sample: int, name: str) -> float:
         """One cell of `Audit.samples`; NaN where it is not known."""
-        frame = self.audit.samples
+        frame = self.audit.some_samples
         if name not in frame.columns or sample not in frame.index:
             return math.nan
         cell: Any = frame.at[sample, name]

@@ -258,7 +258,7 @@ def _by_label(compared: Compared) -> Table | None:
     labels = compared.first.facts.labels
     if flags is None or labels is None or not flags.to_numpy().any():
         return None
-    index = compared.first.facts.audit.samples.index
+    index = compared.first.facts.audit.some_samples.index
     flags = flags.assign(label=pd.Series(labels, index=index).reindex(flags.index))
     grouped = flags[flags["label"] != ""].groupby("label")
     rows = []

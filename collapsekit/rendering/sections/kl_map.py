@@ -96,7 +96,7 @@ def _labels_of(facts: Facts, samples: np.ndarray) -> npt.NDArray[np.object_] | N
     labels = facts.labels
     if labels is None:
         return None
-    at = facts.audit.samples.index.get_indexer(pd.Index(samples))
+    at = facts.audit.some_samples.index.get_indexer(pd.Index(samples))
     if (at < 0).any():
         return None
     found = labels[at]

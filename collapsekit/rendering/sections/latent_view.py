@@ -36,7 +36,7 @@ def build(facts: Facts) -> Section | None:
     if len(points) < 3 or float(np.abs(points).max()) <= 0:
         return None
     share = float(frame["share"].iloc[0]) if "share" in frame.columns else float("nan")
-    at = facts.audit.samples.index.get_indexer(pd.Index(samples))
+    at = facts.audit.some_samples.index.get_indexer(pd.Index(samples))
     ignored = _ignored(facts, at)
     labels = _labels(facts, at)
     blocks: list[Block] = [

@@ -1,0 +1,229 @@
+"""Any executor gives the audit of one process; what fails is tried twice and then told."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import collapsekit as ck
+from collapsekit.errors import InputError
+from collapsekit.executors import Job, LocalProcesses, MappedFile, _Order, packed, shippable
+from collapsekit.results import Audit
+from tests import models
+from tests.test_engine import same
+
+LINEAR = models.LinearVAE((30.0, 3.0, 0.5, 0.0))
+GAUSSIAN = ("gaussian", 0.5)
+N = 300
+
+
+def audited(executor: Executor | None = None, model: object = LINEAR, **options: object) -> Audit:
+    given: dict[str, object] = {"likelihood": GAUSSIAN, "batch": 10, "shards": 6, **options}
+    data = given.pop("data", LINEAR.sample(N, 0))
+    return ck.audit(model, data, executor=executor, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def alone() -> Audit:
+    return audited()
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[Executor]:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        pool.submit(os.getpid).result()  # begun before any audit: nothing is inherited
+        yield pool
+
+
+def same_and_all(a: Audit, b: Audit) -> None:
+    """Equal to the last bit: one process and many compute the same shards and sum them alike."""
+    same(a, b, rtol=0)
+    assert a.summary["note"].tolist() == b.summary["note"].tolist()
+    assert a.tables.keys() == b.tables.keys()
+    for name, array in a.arrays.items():
+        np.testing.assert_array_equal(array, b.arrays[name])
+    assert a.provenance == b.provenance
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_every_probe_says_the_same_on_processes(alone: Audit, forked: Executor) -> None:
+    other = audited(forked)
+    assert not other.skipped.keys() - alone.skipped.keys()
+    same_and_all(alone, other)
+
+
+def test_and_on_threads(alone: Audit) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        same_and_all(alone, audited(pool))
+
+
+@pytest.mark.slow
+def test_and_on_spawned_processes_that_open_a_spec_and_a_path(alone: Audit, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", LINEAR.sample(N, 0).numpy())
+    given = {"data": str(tmp_path / "x.npy")}
+    spec = "tests.test_executors:linear"
+    executor = LocalProcesses(2)
+    try:
+        other = audited(executor, spec, **given)
+    finally:
+        executor.shutdown()
+    same(audited(None, spec, **given), other, rtol=0)
+    same(alone, other)
+
+
+def linear() -> models.LinearVAE:
+    return LINEAR
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_data_that_come_one_way_travel_with_the_task(alone: Audit, forked: Executor) -> None:
+    parts = list(LINEAR.sample(N, 0).split(35))
+    data = OneWay(parts)
+    same_and_all(audited(None, data=data, shards=None), audited(forked, data=data, shards=None))
+    same(alone, audited(forked, data=data, shards=None))
+
+
+class OneWay:
+    def __init__(self, parts: list[Tensor]) -> None:
+        self.parts = parts
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.parts)
+
+
+@dataclass(frozen=True)
+class Crashes(models.LinearVAE):
+    """Ends the process at a certain sample, but never the audit's own."""
+
+    home: int = field(default_factory=os.getpid)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if os.getpid() != self.home and bool((x == 777).any()):
+            os._exit(3)
+        return super().encode(x)
+
+
+class Reads(list[Tensor]):
+    """Samples whose number 170 cannot be read by a worker."""
+
+    home = os.getpid()
+
+    def __getitem__(self, i):  # type: ignore[no-untyped-def, override]
+        if i == 170 and os.getpid() != self.home:
+            raise OSError("the disk is gone")
+        return super().__getitem__(i)
+
+
+class Dataset(torch.utils.data.Dataset[Tensor]):
+    def __init__(self) -> None:
+        self.rows = Reads(LINEAR.sample(N, 0))
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.rows[i]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_shard_that_fails_twice_is_told_and_costs_no_other(forked: Executor) -> None:
+    audit = audited(forked, data=Dataset())
+    lost = next(f for f in audit.findings if f.code == "CK010")
+    assert "150 to 199" in lost.message
+    assert "the disk is gone" in lost.message
+    assert lost.verdict == "inconclusive"  # a sixth of the data
+    missing = audit.samples["kl_total"].isna().to_numpy().nonzero()[0]
+    assert missing.tolist() == list(range(150, 200))
+    assert audit.number("rate").n == 250
+
+
+class Pool(ThreadPoolExecutor):
+    """Fails every third task, the first time it is tried."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.tasks, self.failed = 0, 0
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        self.tasks += 1
+        if self.tasks % 3 == 0:
+            self.failed += 1
+            return super().submit(_fail)
+        return super().submit(fn, *args, **kwargs)
+
+
+def _fail() -> None:
+    raise MemoryError("this worker is out of memory")
+
+
+def test_a_failure_is_tried_again(alone: Audit) -> None:
+    pool = Pool()
+    same_and_all(alone, audited(pool))
+    assert pool.failed > 2
+
+
+@pytest.mark.slow
+def test_our_own_pool_survives_a_worker_that_dies() -> None:
+    x = LINEAR.sample(N, 0)
+    x[170] = 777
+    pool = LocalProcesses(2)
+    try:
+        audit = audited(pool, Crashes(LINEAR.lam), data=x)
+    finally:
+        pool.shutdown()
+    lost = [f for f in audit.findings if f.code == "CK010"]
+    assert lost
+    assert "150 to 199" in lost[0].message
+    assert audit.number("rate").n >= 100  # what was out beside it may be lost with the pool
+
+
+def test_an_encoder_that_cannot_be_sent_is_told(
+    forked: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "cloudpickle", None)
+    with pytest.raises(InputError, match="cannot be sent to worker processes") as caught:
+        audited(forked, lambda x: LINEAR.encode(x))
+    assert "package.module:factory" in str(caught.value)
+
+
+class Other(models.LinearVAE):
+    """A factory's model that is another one in every process."""
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, scale = super().encode(x)
+        return mean + (os.getpid() % 1000) / 10, scale
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_factory_that_builds_another_model_is_told(forked: Executor) -> None:
+    with pytest.raises(ck.ModelError, match="another model than the audit"):
+        audited(forked, Other(LINEAR.lam))
+
+
+def test_a_task_is_a_few_hundred_bytes() -> None:
+    job = Job("data", 3, 100, 200, 10, skip=frozenset({"a probe"}), bound=1 << 60)
+    assert len(pickle.dumps(_Order("recipe-" + "f" * 32, "", job, 1))) < 600
+
+
+def test_a_memory_map_travels_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(200_000.0).reshape(-1, 4))
+    mapped = np.load(path, mmap_mode="r")
+    sent = shippable(mapped)
+    assert isinstance(sent, MappedFile)
+    assert len(packed(sent)) < 1_000
+    np.testing.assert_array_equal(np.asarray(pickle.loads(packed(sent))), mapped)
+    part = mapped[10:]
+    assert shippable(part) is part  # its file says something else
+    array = np.zeros(3)
+    assert shippable(array) is array
