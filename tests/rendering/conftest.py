@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import collapsekit as ck
 from collapsekit.comparison import compare
+from collapsekit.demo import DigitsVAE, digits
+from collapsekit.results import Audit
 from tests import audits
 from tests.rendering import browser as browsers
 
@@ -22,6 +25,15 @@ def browser() -> Iterator[browsers.Browser]:
         pytest.skip("no Chromium on PATH")
     with browsers.browser(path) as opened:
         yield opened
+
+
+def _measured() -> Audit:
+    """A real audit, small: whatever section a probe has, it is in the page."""
+    images, labels, _, _ = digits()
+    model = DigitsVAE(6).eval()
+    return ck.audit(
+        model, images[:90], labels=labels[:90], likelihood=("gaussian", 0.3), beta=0.1, batch=45
+    )
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +52,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "long labels": audits.made_up(
             "local", n=600, labels=tuple(f"A rather long label {k}" for k in range(30))
         ).to_html(),
+        "measured": _measured().to_html(),
         "nothing measured": audits.bare().to_html(),
         "comparison": compare(
             {"vanilla": partial, "repaired": audits.made_up("healthy", n=200)}

@@ -57,6 +57,7 @@ NAMES = (
     "many dimensions",
     "latent image",
     "long labels",
+    "measured",
     "nothing measured",
     "comparison",
     "seven audits",
@@ -168,7 +169,7 @@ def test_the_keyboard_reaches_contents_tiles_and_folds(
     assert "DIV scroll" in reached
 
 
-@pytest.mark.parametrize("name", ["partial", "local", "comparison", "nothing measured"])
+@pytest.mark.parametrize("name", ["partial", "local", "measured", "comparison", "nothing measured"])
 def test_accessibility(browser: browsers.Browser, pages: dict[str, Path], name: str) -> None:
     script = next((path for path in _AXE if path.is_file()), None)
     if script is None:

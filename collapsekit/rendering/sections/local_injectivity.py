@@ -131,7 +131,7 @@ def _table(caption: str, numbers: dict[str, Number], note: str = "") -> Table:
     ]
     return Table(
         caption,
-        (Column("", numeric=False), Column("Value"), Column("95 % interval")),
+        (Column("Number", numeric=False), Column("Value"), Column("95 % interval")),
         rows,
         note=note,
         tight=True,

@@ -125,7 +125,7 @@
         return changes.length === 1 ? words(changes[0]).replace(/^\S /, '') : '';
       });
     } else if (rows > 2) {
-      for (const head of [...table.tHead.rows[0].cells]) if (head.tagName === 'TH') sorter(table, head);
+      for (const head of [...table.tHead.rows[0].cells]) if (head.tagName === 'TH' && head.textContent) sorter(table, head);
     }
     const tools = make('div', 'tools');
     if (rows > 20 && !table.classList.contains('compare')) tools.append(finder(table));
