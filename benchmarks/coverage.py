@@ -1,44 +1,80 @@
 """Coverage of the 95 % intervals: how often they hold the truth, over replications.
 
-    python benchmarks/coverage.py [--quick] [--replications N] [--samples N]
+    python benchmarks/coverage.py [CASE ...] [--quick] [--replications N] [--samples N] [--out DIR]
+    python benchmarks/coverage.py --table DIR
 
 Every case has its truth in closed form, or in a population from which samples are drawn: the linear
 VAE with its exact posterior (headlines of encoder and decoder), a code by widths, a locally
-collapsed one, a correlated one, and real posteriors resampled (the vanilla digits VAE). Printed for
-each headline: coverage with its own Wilson interval, and the share of misses on either side.
-Brackets and counts are conservative by construction; what lies above 97.5 % is marked with why.
+collapsed one, a correlated one, and a real model on real images, both resampled (the vanilla digits
+VAE; its 1,437 training images are the population). Printed for each headline: coverage with its own
+Wilson interval, and the share of misses on either side. Brackets and counts are conservative by
+construction; what lies above 97.5 % is marked with why. Where a headline is defined by the audited
+samples themselves (a share of N, a fixed number of draws) it is held against its own mean over the
+replications, marked "own mean": that tests its width, not its aim.
+
+One JSON record per case with --out; exit code 1 where a headline is below 92.7 %.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import collapsekit as ck
+from collapsekit.door import Door
 from collapsekit.intervals import wilson
 from collapsekit.number import Number
+from collapsekit.probe import Probe, Reading
+from collapsekit.readings import Informative
 from collapsekit.results import Audit
+from collapsekit.samples import as_samples
 from tests import models
 
 Truth = dict[str, float]
 Case = Callable[[int, int], Audit]
 
+OWN = math.nan  # the truth of a headline that is held against its own mean
+FLOOR, CEILING = 0.927, 0.975
+#: No headline of theirs.
+PICTURES = ("kl_distribution", "gallery", "traversals", "latent_view", "shuffle_cost")
+
 WIDE = {
     "mutual_information": "a bracket, widened on both sides",
-    "total_correlation": "a bracket",
+    "total_correlation": "a bracket, that of the information",
+    "dimensionwise_kl": "a bracket, without and with a sample's own posterior",
     "active_units": "a count",
     "active_fraction": "a count",
+    "redundant_dimensions": "a count",
     "passive_dimensions": "a count, Wilson in every dimension",
     "used_dimensions": "a count",
     "informative_fraction": "a count",
     "locally_collapsed_fraction": "discrete",
-    "collision_fraction": "discrete",
+    "collision_fraction": "a share of N, held against its own mean",
 }
+
+
+def audited(
+    model: Any, data: Any, seed: int, *, likelihood: Any = None, probes: list[Probe] | None = None
+) -> Audit:
+    """An audit without pictures, and with the one reading that has a headline."""
+    some = [p for p in ck.probes.REGISTERED if p.name not in PICTURES]
+    readings: list[Reading] = []
+    if probes is not None:
+        some, readings = probes, [Informative()]
+    door = Door(ck.adapters.as_adapter(model)[0], "scale", None, likelihood)
+    return ck.run(door, as_samples(data, None), some, readings=readings, seed=seed)
 
 
 def linear() -> tuple[Case, Truth]:
@@ -49,6 +85,16 @@ def linear() -> tuple[Case, Truth]:
         "rate": 0.5 * np.log1p(lam).sum(),
         "mutual_information": 0.5 * np.log1p(lam).sum(),
         "active_units": 3.0,
+        "active_fraction": 0.75,
+        "passive_dimensions": 1.0,
+        "used_dimensions": 3.0,
+        "informative_fraction": 0.75,
+        "redundant_dimensions": 0.0,
+        "locally_collapsed_fraction": OWN,
+        "reidentification": OWN,
+        "collision_fraction": OWN,
+        "robust_round_trip_r2": OWN,
+        "model_information": OWN,
         "effective_rank": (lam * v).sum() ** 2 / ((lam * v) ** 2).sum(),
         "dimensionwise_kl": 0.0,
         "reconstruction_error": 2 * math.log(2 * math.pi * 0.25) + 2,
@@ -61,9 +107,9 @@ def linear() -> tuple[Case, Truth]:
     }
 
     def run(n: int, seed: int) -> Audit:
-        return ck.audit(
-            model, model.sample(n, 10_000 + seed), likelihood=("gaussian", 0.5), seed=seed
-        )
+        x = model.sample(n, 10_000 + seed)
+        probes = [p for p in ck.probes.REGISTERED if p.name not in PICTURES[:-1]]
+        return audited(model, x, seed, likelihood=("gaussian", 0.5), probes=probes)
 
     return run, truth
 
@@ -72,7 +118,7 @@ def posteriors(make: Callable[[int, int], models.Arrays], truth: Truth) -> tuple
     def run(n: int, seed: int) -> Audit:
         mean, scale = make(n, 10_000 + seed)
         both = {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
-        return ck.audit(lambda x: (x["mean"], x["scale"]), both, seed=seed)
+        return audited(lambda x: (x["mean"], x["scale"]), both, seed)
 
     return run, truth
 
@@ -90,101 +136,210 @@ def widths(n: int, seed: int) -> models.Arrays:
 
 
 def digits() -> tuple[Case, Truth]:
-    """Posteriors of a real model, resampled with replacement: the 1,437 are the population."""
+    """A real model on real images, resampled with replacement: the 1,437 are the population."""
+    from collapsekit.demo import Setting, train
     from collapsekit.demo import digits as load
-    from collapsekit.demo import train
 
     images, *_ = load()
     vae = train(images, repaired=False)
+    beta = Setting().beta
+    x = torch.from_numpy(images)
     with torch.no_grad():
-        mean, scale = (a.double().numpy() for a in vae.encode(torch.from_numpy(images)))
-    kl = ck.probes.kl(mean, scale)
-    variance = mean.var(axis=0)
-    covariance = np.cov(mean.T, bias=True)
+        mean, scale = (a.double() for a in vae.encode(x))
+        errors, swapped, residual = _population(vae, x, mean, scale, beta)
+    kl = ck.probes.kl(mean.numpy(), scale.numpy())
+    variance = mean.numpy().var(axis=0)
+    covariance = np.cov(mean.numpy().T, bias=True)
     truth = {
         "rate": kl.sum(axis=1).mean(),
         "locally_collapsed_fraction": (kl.sum(axis=1) < 3.0).mean(),
         "active_units": float((variance > 0.01).sum()),
         "effective_rank": np.trace(covariance) ** 2 / (covariance**2).sum(),
+        "mutual_information": _information(mean, scale),
+        "reconstruction_error": errors,
+        "swap_gap": swapped - errors,
+        "lr_residual": residual,
+        "round_trip_r2": OWN,
+        "robust_round_trip_r2": OWN,
+        "dimensionwise_kl": OWN,
     }
+    wanted = ("kl", "active_units", "effective_rank", "mutual_information", "information_budget")
+    wanted += ("reconstruction", "swap_gap", "round_trip")
 
     def run(n: int, seed: int) -> Audit:
         pick = np.random.default_rng(10_000 + seed).integers(0, len(mean), n)
-        both = {"mean": torch.from_numpy(mean[pick]), "scale": torch.from_numpy(scale[pick])}
-        probes = [
-            ck.probes.KL(),
-            ck.probes.LocalCollapse(bar=3.0),
-            ck.probes.ActiveUnits(),
-            ck.probes.EffectiveRank(),
-        ]
-        return ck.audit(lambda x: (x["mean"], x["scale"]), both, seed=seed, probes=probes)
+        probes: list[Probe] = [ck.probes.LocalCollapse(bar=3.0)]
+        probes += [p for p in ck.probes.REGISTERED if p.name in wanted]
+        likelihood = ("gaussian", math.sqrt(beta))
+        return audited(vae, images[pick], seed, likelihood=likelihood, probes=probes)
 
     return run, truth
 
 
-def cases() -> Iterator[tuple[str, Case, Truth]]:
-    yield ("linear VAE", *linear())
-    kl5 = {"rate": 0.630758509, "mutual_information": 0.376445615}
-    yield (
-        "local (P5)",
-        *posteriors(
-            local, {**kl5, "locally_collapsed_fraction": 0.9, "dimensionwise_kl": 0.254312894}
-        ),
-    )
-    yield (
-        "widths (P4)",
-        *posteriors(widths, {"rate": 0.903792546, "mutual_information": 0.433310719}),
-    )
-    yield (
-        "correlated (P7)",
-        *posteriors(
-            models.p7,
-            {
-                "rate": 2.302585093,
-                "mutual_information": 1.517236051,
-                "total_correlation": 0.785349042,
-                "dimensionwise_kl": 0.0,
-            },
-        ),
-    )
-    yield ("digits VAE, resampled", *digits())
+def _population(
+    vae: Any, x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, beta: float
+) -> tuple[float, float, float]:
+    """Over 200 draws of every image: error from the own code and from another's, LR residual."""
+    generator = torch.Generator().manual_seed(7)
+    constant = 0.5 * x[0].numel() * math.log(2 * math.pi * beta)
+    sums = torch.zeros(3, dtype=torch.float64)
+    for _ in range(200):
+        other = torch.randint(len(x), (len(x),), generator=generator)
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+        z, z_other = mean + scale * noise, mean[other] + scale[other] * noise
+        x_hat = vae.decode(z.float())
+        back = vae.encode(x_hat)[0].double()
+        for at, output in enumerate((x_hat, vae.decode(z_other.float()))):
+            error = (output - x).double().square().flatten(1).sum(dim=1)
+            sums[at] += error.mean() / (2 * beta) + constant
+        sums[2] += (back - z).square().sum(dim=1).mean()
+    own, swapped, residual = (float(v) / 200 for v in sums)
+    return own, swapped, residual
 
 
-def covered(number: Number, truth: float) -> int:
+def _information(mean: torch.Tensor, scale: torch.Tensor) -> float:
+    """Mean of ln q_i(z) - ln mean_j q_j(z) over the whole population, 40 draws of every sample."""
+    generator = torch.Generator().manual_seed(8)
+    found = []
+    for _ in range(40):
+        noise = torch.randn(mean.shape, generator=generator, dtype=torch.float64)
+        z = mean + scale * noise
+        for rows in torch.arange(len(z)).split(100):
+            at = (z[rows, None] - mean) / scale
+            log = -0.5 * at.square().sum(dim=2) - scale.log().sum(dim=1)
+            own = -0.5 * noise[rows].square().sum(dim=1) - scale[rows].log().sum(dim=1)
+            found.append(own - log.logsumexp(dim=1) + math.log(len(z)))
+    return float(torch.cat(found).mean())
+
+
+KL5 = {"rate": 0.630758509, "mutual_information": 0.376445615, "dimensionwise_kl": 0.254312894}
+P7 = {
+    "rate": 2.302585093,
+    "mutual_information": 1.517236051,
+    "total_correlation": 0.785349042,
+    "dimensionwise_kl": 0.0,
+}
+CASES: dict[str, Callable[[], tuple[Case, Truth]]] = {
+    "linear": linear,
+    "local": partial(posteriors, local, {**KL5, "locally_collapsed_fraction": 0.9}),
+    "widths": partial(posteriors, widths, {"rate": 0.903792546, "mutual_information": 0.433310719}),
+    "correlated": partial(posteriors, models.p7, P7),
+    "digits": digits,
+}
+
+
+def covered(number: tuple[float, float], truth: float) -> int:
     """0 inside, -1 interval below the truth, +1 above; rounding dust counts as inside."""
+    low, high = number
     dust = 1e-9 * max(abs(truth), 1.0)
-    return 1 if number.low > truth + dust else -1 if number.high < truth - dust else 0
+    return 1 if low > truth + dust else -1 if high < truth - dust else 0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def replicate(
+    name: str, replications: int, samples: int, save: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """One case's record: for each headline the truth, coverage and misses on either side.
+
+    `save` is handed the record of what is done so far, every fifty replications.
+    """
+    begin = time.process_time()
+    run, truth = CASES[name]()
+    found: dict[str, list[Number]] = {key: [] for key in truth}
+
+    def record(done: int) -> dict[str, Any]:
+        return {
+            "case": name,
+            "replications": done,
+            "samples": samples,
+            "cpu": time.process_time() - begin,
+            "headlines": {key: judged(found[key], value) for key, value in truth.items()},
+        }
+
+    for seed in range(replications):
+        audit = run(samples, seed)
+        for key in truth:
+            found[key].append(audit.number(key))
+        if save is not None and seed % 50 == 49:
+            save(record(seed + 1))
+    return record(replications)
+
+
+def judged(numbers: list[Number], truth: float) -> dict[str, Any]:
+    """How often the intervals hold the truth, or their values' mean where there is none."""
+    own = math.isnan(truth)
+    held = float(np.mean([n.value for n in numbers])) if own else float(truth)
+    sides = np.array([covered((n.low, n.high), held) for n in numbers])
+    low, high = wilson(int((sides == 0).sum()), len(sides))
+    return {
+        "truth": held,
+        "own mean": own,
+        "coverage": float((sides == 0).mean()),
+        "low": low,
+        "high": high,
+        "below": float((sides < 0).mean()),
+        "above": float((sides > 0).mean()),
+    }
+
+
+def table(records: list[Mapping[str, Any]]) -> str:
+    """The records as Markdown."""
+    lines = [
+        "| case, replications | headline | truth | coverage % | 95 % limits | misses | |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for record in records:
+        for key, row in record["headlines"].items():
+            why = WIDE.get(key, "conservative") if row["coverage"] > CEILING else ""
+            why = "**below 92.7**" if row["coverage"] < FLOOR else why
+            held = f"{row['truth']:.4g}" + (" (own mean)" if row["own mean"] else "")
+            lines.append(
+                f"| {record['case']}, {record['replications']:,} | `{key}` | {held} | "
+                f"{100 * row['coverage']:.1f} | {100 * row['low']:.1f} to {100 * row['high']:.1f} "
+                f"| {100 * row['below']:.1f}, {100 * row['above']:.1f} | {why} |"
+            )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}")
     parser.add_argument("--quick", action="store_true", help="40 replications")
     parser.add_argument("--replications", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=500)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="folder for one record a case")
+    parser.add_argument("--table", type=Path, help="print this folder's records and stop")
+    arguments = parser.parse_args(argv)
+    if arguments.table is not None:
+        files = [arguments.table / f"{name}.json" for name in CASES]
+        print(table([json.loads(f.read_text("utf-8")) for f in files if f.exists()]))
+        return 0
+    for name in arguments.cases:
+        if name not in CASES:
+            parser.error(f"{name} is not one of {', '.join(CASES)}")
     torch.set_num_threads(1)
     replications = 40 if arguments.quick else arguments.replications
-    print(f"N = {arguments.samples}, {replications} replications a case; coverage in %")
-    for name, run, truth in cases():
-        begin = time.process_time()
-        misses: dict[str, list[int]] = {key: [] for key in truth}
-        for seed in range(replications):
-            audit = run(arguments.samples, seed)
-            for key, value in truth.items():
-                misses[key].append(covered(audit.number(key), value))
-        print(f"\n{name} ({time.process_time() - begin:.0f} s CPU)")
-        for key, found in misses.items():
-            sides = np.array(found)
-            hit = int((sides == 0).sum())
-            low, high = wilson(hit, len(sides))
-            why = WIDE.get(key, "") if hit / len(sides) > 0.975 else ""
-            flag = "  BELOW 92.7" if hit / len(sides) < 0.927 else ""
-            print(
-                f"  {key:28s} {100 * hit / len(sides):5.1f}  [{100 * low:.1f}, {100 * high:.1f}]  "
-                f"low {100 * (sides < 0).mean():.1f} high {100 * (sides > 0).mean():.1f}  "
-                f"{why}{flag}"
-            )
+    records = []
+
+    def save(record: dict[str, Any]) -> None:
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            file = arguments.out / f"{record['case']}.json"
+            file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    for name in arguments.cases or CASES:
+        record = replicate(name, replications, arguments.samples, save)
+        save(record)
+        records.append(record)
+        print(f"{name}: {record['cpu']:.0f} s of CPU", file=sys.stderr, flush=True)
+    print(f"N = {arguments.samples}, {replications} replications a case\n\n{table(records)}")
+    rows = [row for record in records for row in record["headlines"].values()]
+    # With few replications a coverage of 95 % is often seen below 92.7: judged by its upper limit.
+    return int(any(row["high"] < FLOOR or _below(row, replications) for row in rows))
+
+
+def _below(row: Mapping[str, Any], replications: int) -> bool:
+    return replications >= 1000 and row["coverage"] < FLOOR
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

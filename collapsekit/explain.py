@@ -31,7 +31,9 @@ def find(code: str) -> Code:
     known = codes()
     wanted = code.strip().upper()
     if wanted not in known:
-        near = difflib.get_close_matches(wanted, known, n=1)
+        close = difflib.get_close_matches(wanted, known, n=len(known))
+        # Of equally close ones that which begins alike: a slip is likelier in the last place.
+        near = sorted(close, key=lambda c: c[:-1] != wanted[:-1])
         remedy = f"collapsekit explain {near[0]}: {known[near[0]].title}" if near else ""
         raise InputError(
             "no finding has this code",

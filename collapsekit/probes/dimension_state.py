@@ -35,7 +35,7 @@ LOCAL_DIMENSIONS = Code(
     "on part of the data and is narrow on another part. A mixed dimension of one common width is "
     "merely weak.",
     formula="mixed, and the shares of samples with sigma^2 > 0.9 and with sigma^2 < 0.5 of the "
-    "prior's are both at least delta.",
+    "prior's are both at least delta; a verdict where both lower Wilson limits are.",
     remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
     source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
 )
@@ -91,11 +91,14 @@ class DimensionState:
         )
         findings = [self._judge_passive(number, passive)]
         if local.any():
+            # Sure of both parts, by Wilson's lower limits, before it is worth a verdict.
+            sure = [wilson_arrays(part, n)[0] >= self.delta for part in (wide, narrow)]
             findings.append(
                 LOCAL_DIMENSIONS.finding(
                     Severity.WARN,
                     f"{int(local.sum())} of {len(local)} dimensions are used for some samples and "
                     "equal the prior for others.",
+                    verdict="local" if (local & sure[0] & sure[1]).any() else None,
                     dimensions=np.flatnonzero(local),
                 )
             )

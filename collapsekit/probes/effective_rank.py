@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from math import nan
 from typing import Any, ClassVar
@@ -9,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from collapsekit.errors import Unavailable
-from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import jackknife_number
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import Z95, jackknife_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
@@ -29,18 +30,36 @@ RANK = Code(
     remedy="Redundant axes can be merged; see the total correlation for how much they share.",
     source="participation ratio; Roy & Vetterli 2007 for effective rank in general",
 )
+REDUNDANT = Code(
+    id="CK612",
+    title="Redundant dimensions",
+    meaning="Some active dimensions only repeat what others say: their means are, almost exactly, "
+    "a linear combination of the other means. Each of them is active and informative when looked "
+    "at alone, so counts of active units and the sum of the information per dimension are too "
+    "high.",
+    formula="eigenvalues of the correlation matrix of the means of all active dimensions "
+    "(mean_variance > 0.01 of the prior's) below 0.05 (1 - sqrt(d / n))^2, d active dimensions, n "
+    "samples: that many directions carry less than 5 % of a dimension's variance. Limits: each "
+    "eigenvalue moved by 1.96 of its standard errors, sqrt(2 / n) of its value.",
+    remedy="Read the effective rank and the total correlation instead of the active units; a "
+    "smaller code would do.",
+    source="collapsekit; Anderson 1963 for the eigenvalues' errors, Marchenko & Pastur 1967 for "
+    "their bias",
+)
 
 
 @dataclass(frozen=True)
 class EffectiveRank:
-    """Participation ratio of Cov(mu), headline `effective_rank`."""
+    """Participation ratio of Cov(mu), headline `effective_rank`; `redundant_dimensions`."""
 
     most_dimensions: int = 1024  # beyond, the covariance matrix itself is too large to be cheap
+    active: float = 0.01  # prior variances, from which a dimension is looked at for redundancy
+    repeated: float = 0.05  # of a dimension's variance, below which a direction adds nothing
 
     name: ClassVar[str] = "effective_rank"
     source: ClassVar[Source] = "population"
     limit: ClassVar[int | None] = None
-    codes: ClassVar[tuple[Code, ...]] = (RANK,)
+    codes: ClassVar[tuple[Code, ...]] = (RANK, REDUNDANT)
 
     def observe(self, obs: Observation) -> States:
         """Comoments of the means, in groups for the jackknife."""
@@ -75,7 +94,46 @@ class EffectiveRank:
             f"{state['dims'].value}.",
             evidence=[Evidence(number)],
         )
-        return Result(numbers=(number,), findings=(finding,))
+        redundant, repeats = self._redundant(groups.whole)
+        return Result(numbers=(number, redundant), findings=(finding, *repeats))
+
+    def _redundant(self, moments: Comoments) -> tuple[Number, list[Finding]]:
+        covariance, n = moments.covariance, moments.n
+        active = np.flatnonzero(np.diag(covariance) > self.active)
+        d = len(active)
+        values: Array = np.zeros(0)
+        if 1 < d < n:
+            spread = np.sqrt(np.diag(covariance)[active])
+            values = np.linalg.eigvalsh(
+                covariance[np.ix_(active, active)] / np.outer(spread, spread)
+            )
+        # Of d independent axes the smallest eigenvalue that n samples show is this far below 1.
+        bar = self.repeated * (1 - math.sqrt(min(d / max(n, 1), 1.0))) ** 2
+        error = Z95 * math.sqrt(2 / max(n, 1))
+        value, low, high = (
+            float((values * (1 + move) < bar).sum()) for move in (0.0, error, -error)
+        )
+        number = Number(
+            "redundant_dimensions",
+            value,
+            low,
+            high,
+            "dimensions",
+            n,
+            f"of {d} active ones; directions with less than {self.repeated:.0%} of a dimension's "
+            "variance; limits: each eigenvalue moved by 1.96 standard errors",
+        )
+        if low < 1:
+            return number, []
+        return number, [
+            REDUNDANT.finding(
+                Severity.WARN,
+                f"{int(value)} of {d} active dimensions repeat what the others say: their means "
+                f"span {d - int(value)} independent directions.",
+                evidence=[Evidence(number, 1, "<")],
+                dimensions=active,
+            )
+        ]
 
 
 def _participation(moments: Comoments) -> Array:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.errors import Unavailable
 from collapsekit.findings import KEPT_INDICES, Code, Evidence, Severity
 from collapsekit.intervals import share_number, wilson_arrays
 from collapsekit.number import Number
@@ -24,10 +25,14 @@ LOCAL = Code(
     title="Locally collapsed samples",
     meaning="Collapse is a property of a data point, not only of a model: at some inputs the "
     "posterior is the prior though elsewhere it is not. A sample is locally collapsed when its "
-    "whole code carries less than one nat.",
+    "whole code carries less than one nat. A small code that works can carry that little too; it "
+    "then is narrow for every sample. So the verdict counts those of them alone whose posterior "
+    "is wide in every dimension.",
     formula="locally_collapsed[i] = (sum_j KL_ij < 1 nat, or a tenth of the entropy of a discrete "
     "prior where that is less), with a Wilson interval on its share; "
-    "the curve shows the share below every threshold from 0.01 to 10 nats.",
+    "the curve shows the share below every threshold from 0.01 to 10 nats. Verdict: the share of "
+    "samples that are locally collapsed with sigma_ij^2 > 0.5 of the prior's in every dimension "
+    "(where posteriors have widths): local from 5 %, total from 95 % (lower Wilson limits).",
     remedy="Look at who they are (labels, gallery). Latent reconstruction empties this count "
     "reliably; KL annealing and longer training often do too.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; the 1 nat bar is collapsekit's",
@@ -44,6 +49,7 @@ class LocalCollapse:
     bar: float = 1.0  # nats in a sample's whole code; for discrete codes at most
     entropy_share: float = 0.1  # of the prior's entropy
     epsilon: float = 0.01  # nats in one dimension
+    wide: float = 0.5  # prior variances, in every dimension, for the verdict to count a sample
     local_share: float = 0.05
     total_share: float = 0.95
 
@@ -68,15 +74,22 @@ class LocalCollapse:
             columns["prior_matched"] = active == 0
         total, index = to_numpy(obs.kl_total), to_numpy(obs.index)
         flags = to_numpy(collapsed)
+        wide = flags & to_numpy(self._wide(obs))
         # Counts and the first few, not the rows: they do not grow with the data.
         passed = np.searchsorted(THRESHOLDS, total, side="right")
         return {
             "rows": Rows(obs.index, **columns),
             "bar": Constant(told),
-            "counts": Counts(np.array([len(total), int(flags.sum())])),
+            "counts": Counts(np.array([len(total), int(flags.sum()), int(wide.sum())])),
             "below": Counts(np.bincount(passed, minlength=len(THRESHOLDS) + 1)),
             "first": Top(KEPT_INDICES, np.where(flags, -index.astype(np.float64), np.nan), index),
         }
+
+    def _wide(self, obs: Observation) -> Tensor:
+        try:
+            return (obs.standard_width.square() > self.wide).all(dim=1)
+        except Unavailable:  # a discrete code, say: its KL alone has to tell
+            return torch.ones_like(obs.kl_total, dtype=torch.bool)
 
     def _bars(self, prior: Family) -> tuple[Tensor | float, float]:
         """Each row's bar, and the one to tell: discrete codes cannot hold a nat of slack."""
@@ -88,24 +101,32 @@ class LocalCollapse:
     def conclude(self, state: States) -> Result:
         """The share of locally collapsed samples and its curve over thresholds."""
         bar = state["bar"].value
-        n, count = (int(value) for value in state["counts"].values)
+        n, count, wide = (int(value) for value in state["counts"].values)
         share = share_number(
             "locally_collapsed_fraction", count, n, f"KL of a sample below {bar:.3g} nat"
         )
+        judged = share_number(
+            "wide_fraction",
+            wide,
+            n,
+            f"of those, sigma^2 above {self.wide:g} of the prior's in every dimension",
+        )
         told = f"{count:,} of {n:,} samples carry less than {bar:.3g} nat"
         limits = f"{share.value:.1%}; 95 % interval {share.low:.1%} to {share.high:.1%}"
-        if share.low >= self.total_share:
+        if judged.value < share.value:
+            limits += f"; {judged.value:.1%} of all are wide in every dimension"
+        if judged.low >= self.total_share:
             severity, verdict = Severity.FAIL, "total"
-        elif share.low >= self.local_share:
+        elif judged.low >= self.local_share:
             severity, verdict = Severity.FAIL, "local"
-        elif share.straddles(self.local_share):
+        elif judged.straddles(self.local_share):
             severity, verdict = Severity.INCONCLUSIVE, "inconclusive"
         else:
             severity, verdict = Severity.OK, "healthy"
         finding = LOCAL.finding(
             severity,
             f"{told} ({limits}).",
-            evidence=[Evidence(share, self.local_share, "<")],
+            evidence=[Evidence(share), Evidence(judged, self.local_share, "<")],
             verdict=verdict,
             samples=state["first"].index,
         )

@@ -11,12 +11,14 @@ from collapsekit.readings.informative import Informative
 from collapsekit.readings.injective import Injective
 from collapsekit.readings.near_deterministic import NearDeterministic
 from collapsekit.readings.roles import Roles
+from collapsekit.readings.shrunk import Shrunk
 
 #: Read in this order, after every probe has concluded.
 REGISTERED: tuple[Reading, ...] = (
     Roles(),
     Channels(),
     Informative(),
+    Shrunk(),
     CollapsedSide(),
     Contradictions(),
     NearDeterministic(),
@@ -34,4 +36,5 @@ __all__ = [
     "Injective",
     "NearDeterministic",
     "Roles",
+    "Shrunk",
 ]

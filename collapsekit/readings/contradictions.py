@@ -23,7 +23,8 @@ CONTRADICTION = Code(
     "the other way round, information is written that nobody reads.",
     formula="unused: rate < 0.1 nat, or no active unit and rate < 1 nat; vital: mean swap gap "
     "more than 3 standard errors above 0, at least 0.1 nat and ten times the rate (in a "
-    "consistent linear model the gap of a weak code is about twice its rate); without a "
+    "consistent linear model the gap of a weak code is about twice its rate), and 4 "
+    "sqrt(model_information x rate), what a lagging encoder can make of a sharp decoder; without a "
     "likelihood, at least 5 % of the swapped error and five times the gap that the rate allows a "
     "linear model, 2 (e^2R - 1) of the own error. Or: active units, but information and swap gap "
     "both at zero.",
@@ -57,6 +58,12 @@ class Contradictions:
         gap, rate = numbers["swap_gap"], numbers["rate"]
         information, active = numbers.get("mutual_information"), numbers.get("active_units")
         vital = self._vital(gap, rate, numbers.get("reconstruction_error"))
+        # A sharp decoder behind a lagging encoder makes much of little: a likelihood that moves by
+        # 2 M in variance under the prior moves by 2 (M R)^1/2 at most under a rate of R (Pinsker's
+        # argument for bounded exponential moments), and the gap is the difference of two moves.
+        offered = numbers.get("model_information")
+        if offered is not None and gap.unit == "nats":
+            vital &= gap.value >= 4 * math.sqrt(max(offered.value * rate.value, 0.0))
         empty = information is not None and information.high < self.least
         still = active is not None and active.value == 0
         evidence = [Evidence(n) for n in (rate, active, information, gap) if n is not None]

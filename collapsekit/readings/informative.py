@@ -19,10 +19,12 @@ from collapsekit.streaming import Array
 FAKE = Code(
     id="CK604",
     title="Fake units",
-    meaning="A unit is fake when it is active but carries no information that the decoder uses: "
-    "its mean moves with the input, yet knowing it tells nothing, or reconstruction does not "
-    "suffer when it is replaced by another sample's. Auxiliary losses can raise activity in this "
-    "way alone.",
+    meaning="A unit is fake when it is active but carries next to no information that the decoder "
+    "uses: its mean moves with the input, yet knowing it tells less than a tenth of a nat, or "
+    "reconstruction hardly suffers when it is replaced by another sample's. Auxiliary losses can "
+    "raise activity in this way alone. Weak units of an honest model look the same one by one; "
+    "their share of the rate, and whether they come back from a disturbed output too, tell the "
+    "two apart.",
     formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
     "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
     "all dimensions are fake.",
@@ -38,6 +40,7 @@ class Informative:
 
     least: float = 0.1  # nats, of information and of shuffle cost
     fake_share: float = 0.25  # of all dimensions, above which the finding warns
+    comes_back: float = 0.5  # round trip r2 from which a code counts as recovered
 
     name: ClassVar[str] = "informative"
     codes: ClassVar[tuple[Code, ...]] = (FAKE,)
@@ -80,13 +83,31 @@ class Informative:
             reached &= value + shift * np.nan_to_num(error) > self.least
         return reached
 
+    def _share(self, fake: Array, table: pd.DataFrame) -> str:
+        told = ""
+        if "kl" in table:
+            kl = table["kl"].to_numpy(dtype=np.float64)
+            told += f" and hold {kl[fake].sum():.2f} of {kl.sum():.2f} nats of KL together"
+        if {"round_trip_r2", "robust_round_trip_r2"} <= set(table.columns):
+            clean, robust = (
+                table[name].to_numpy(dtype=np.float64)
+                for name in ("round_trip_r2", "robust_round_trip_r2")
+            )
+            hidden = fake & (clean >= self.comes_back) & (robust < self.comes_back)
+            if hidden.any():
+                told += f"; {int(hidden.sum())} of them come back from an undisturbed output alone"
+        return told
+
     def _judge(self, number: Number, fake: Array, table: pd.DataFrame) -> Finding:
         many = fake.mean() > self.fake_share
         count = round(number.value * len(fake))
+        message = (
+            f"{count} of {len(fake)} dimensions are informative; {int(fake.sum())} are active "
+            "without being informative"
+        )
         return FAKE.finding(
             Severity.WARN if many else Severity.OK,
-            f"{count} of {len(fake)} dimensions are informative; {int(fake.sum())} are active "
-            "without being informative.",
+            message + (self._share(fake, table) if many else "") + ".",
             evidence=[Evidence(number)],
             verdict="partial" if many else None,
             dimensions=table.index[fake] if many else (),

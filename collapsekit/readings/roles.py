@@ -29,6 +29,19 @@ ROLES = Code(
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
 )
+PHANTOM = Code(
+    id="CK611",
+    title="Phantom dimensions",
+    meaning="The decoder reads a dimension that the encoder never sets: its posterior is the prior "
+    "for every sample. Whatever it makes of that dimension is noise on reconstructions and on "
+    "generated samples alike, since no data ever told it what the dimension should mean. It "
+    "happens when an encoder collapses after the decoder has learnt, or lags behind it.",
+    formula="role phantom: mean_variance at most 0.01 and no more than 0.01 nats of information, "
+    "yet decoder_usage at least 1 % of the largest.",
+    remedy="Train the encoder more (it may be lagging), or hold these dimensions at the prior's "
+    "mean when decoding.",
+    source="collapsekit",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class Roles:
     comes_back: float = 0.5
 
     name: ClassVar[str] = "roles"
-    codes: ClassVar[tuple[Code, ...]] = (ROLES,)
+    codes: ClassVar[tuple[Code, ...]] = (ROLES, PHANTOM)
 
     def read(self, tables: Tables) -> Result:
         """Name each dimension that was measured on both sides."""
@@ -74,7 +87,8 @@ class Roles:
             "dead",
         )
         dimensions = pd.DataFrame({"role": role}, index=table.index)
-        return Result(dimensions=dimensions, findings=(self._judge(role, table.index),))
+        findings = (self._judge(role, table.index), *_phantoms(role, table.index))
+        return Result(dimensions=dimensions, findings=findings)
 
     def _told(self, table: pd.DataFrame) -> Array:
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
@@ -108,6 +122,30 @@ class Roles:
             verdict="partial" if idle.any() else "healthy",
             dimensions=index[idle],
         )
+
+
+def _phantoms(role: Array, index: pd.Index) -> list[Finding]:
+    phantom = role == "phantom"
+    if not phantom.any():
+        return []
+    number = Number(
+        "phantom_dimensions",
+        float(phantom.sum()),
+        np.nan,
+        np.nan,
+        "dimensions",
+        len(role),
+        "read and never set; a count over dimensions, no interval",
+    )
+    return [
+        PHANTOM.finding(
+            Severity.WARN,
+            f"the decoder reads {int(phantom.sum())} of {len(role)} dimensions that the encoder "
+            "never sets: they add noise to what is generated.",
+            evidence=[Evidence(number, 1, "<")],
+            dimensions=index[phantom],
+        )
+    ]
 
 
 ROLE_WORDS = ("healthy", "entangled", "ignored", "phantom", "dead")

@@ -29,6 +29,9 @@ def test_roles() -> None:
     finding = next(f for f in audit.findings if f.code == "CK601")
     assert "2 of 4 dimensions are dead or ignored" in finding.message
     assert finding.dimensions == (1, 3)
+    phantom = next(f for f in audit.findings if f.code == "CK611")
+    assert phantom.severity is ck.Severity.WARN
+    assert phantom.dimensions == (2,)
 
 
 def test_entangled() -> None:

@@ -1,0 +1,114 @@
+"""Audits of the zoo against its labels: right, inconclusive or wrong, and the confusion matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import collapsekit as ck
+from benchmarks.zoo_parts.images import Images
+from benchmarks.zoo_parts.states import STATES, Animal, State
+from benchmarks.zoo_parts.surgery import Model
+from benchmarks.zoo_parts.training import Recipe
+from collapsekit.findings import VERDICTS, Severity
+
+SKIPPED = ("gallery", "traversals", "latent_view", "collisions", "kl_distribution")
+
+
+def audited(model: Model, recipe: Recipe, images: Images) -> ck.Audit:
+    """What a user would be told."""
+    gaussian = recipe.likelihood == "gaussian"
+    return ck.audit(
+        model,
+        images.audited,
+        likelihood=("gaussian", math.sqrt(recipe.beta)) if gaussian else "bernoulli_logits",
+        beta=recipe.beta,
+        probes=[p for p in ck.probes.REGISTERED if p.name not in SKIPPED],
+    )
+
+
+def told(animal: Animal, audit: ck.Audit) -> dict[str, Any]:
+    """The audit's judgement of one animal, ready for the record."""
+    raised = {f.code: f.message for f in audit.findings if f.severity >= Severity.WARN}
+    state = animal.state
+    missed = [code for code in state.findings if not _raised(code, raised)]
+    false = [code for code in state.silent if code in raised]
+    verdict = audit.verdict.name
+    if verdict not in state.words:
+        outcome = "inconclusive" if verdict == "inconclusive" else "wrong"
+    else:
+        outcome = "incomplete" if missed or false else "right"
+    deciding = [f for f in audit.findings if f.code in audit.verdict.codes]
+    return {
+        "state": state.name,
+        "verdict": verdict,
+        "outcome": outcome,
+        "missed": missed,
+        "false": false,
+        "raised": raised,
+        "evidence": [f"{f.code} {f.message}" for f in deciding],
+        "numbers": {name: [n["value"], n["low"], n["high"]] for name, n in _numbers(audit).items()},
+    }
+
+
+def _numbers(audit: ck.Audit) -> dict[str, dict[str, float]]:
+    wanted = (
+        *("rate", "mutual_information", "active_fraction", "passive_dimensions", "swap_gap"),
+        *("locally_collapsed_fraction", "effective_rank", "informative_fraction"),
+        *("dimensionwise_kl", "model_information", "round_trip_r2", "robust_round_trip_r2"),
+    )
+    found = {}
+    for name in wanted:
+        try:
+            number = audit.number(name)
+        except KeyError:
+            continue
+        found[name] = {"value": number.value, "low": number.low, "high": number.high}
+    return found
+
+
+def _raised(wanted: str, raised: Mapping[str, str]) -> bool:
+    code, _, word = wanted.partition(":")
+    return code in raised and word in raised[code]
+
+
+def halves(names: Iterable[str], state_of: Mapping[str, str]) -> dict[str, str]:
+    """ "tune" or "held out" for every name: in each state alternately, in the order of a hash."""
+    half = {}
+    for state in STATES:
+        members = [n for n in names if state_of[n] == state]
+        members.sort(key=lambda n: hashlib.sha256(n.encode()).hexdigest())
+        half |= {n: ("tune", "held out")[at % 2] for at, n in enumerate(members)}
+    return half
+
+
+def confusion(records: Sequence[Mapping[str, Any]]) -> str:
+    """Verdicts by state, a Markdown table."""
+    lines = [_row(["state", *VERDICTS, "right"]), _row(["---"] * (len(VERDICTS) + 2))]
+    for state in STATES.values():
+        mine = [r for r in records if r["state"] == state.name]
+        if mine:
+            counts = [sum(r["verdict"] == word for r in mine) for word in VERDICTS]
+            right = sum(r["outcome"] == "right" for r in mine)
+            cells = [_cell(c, w, state) for c, w in zip(counts, VERDICTS, strict=True)]
+            lines.append(_row([state.name, *cells, f"{right} of {len(mine)}"]))
+    return "\n".join(lines)
+
+
+def _cell(count: int, word: str, state: State) -> str:
+    if not count:
+        return ""
+    return f"**{count}**" if word in state.words else str(count)
+
+
+def score(records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Counts of outcomes."""
+    outcomes = [r["outcome"] for r in records]
+    words = ("right", "incomplete", "inconclusive", "wrong")
+    return {"models": len(outcomes), **{w: outcomes.count(w) for w in words}}
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,92 @@
+"""Variance-shrunk dimensions: KL that is paid for every sample alike and tells nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from collapsekit.errors import Unavailable
+from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import Z95
+from collapsekit.number import Number
+from collapsekit.probe import Tables
+from collapsekit.results import Result
+from collapsekit.streaming import Array
+
+SHRUNK = Code(
+    id="CK610",
+    title="KL without information",
+    meaning="A dimension can have a KL without saying anything: its posterior is narrower than the "
+    "prior, or beside it, in the same way for every sample. Penalties on the posterior's width "
+    "(the latent reconstruction loss acts as one) make such dimensions, free bits and committed "
+    "rates do too. They count as used wherever usage is read off the KL.",
+    formula="shrunk[j]: mean KL_j > 0.1 nat, information I_j < 0.1 nat and below half of the KL. "
+    "Limits: both moved by 1.96 standard errors.",
+    remedy="Count informative dimensions instead of those with a KL. If the dimension is to carry "
+    "something, lower beta or strengthen the decoder's use of it; a width penalty alone does not.",
+    source="collapsekit; KL_j = I_j + KL(q^_j || p_j), Chen et al. 2018, arXiv 1802.04942",
+)
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """Column `shrunk`: dimensions whose KL is paid by every sample alike."""
+
+    least: float = 0.1  # nats: of KL to be looked at, of information to be cleared
+    most: float = 0.5  # share of the KL that may be information
+
+    name: ClassVar[str] = "shrunk"
+    codes: ClassVar[tuple[Code, ...]] = (SHRUNK,)
+
+    def read(self, tables: Tables) -> Result:
+        """Hold each dimension's information against its KL."""
+        if not tables.has("kl", "information"):
+            raise Unavailable(
+                "KL without information needs both",
+                expected="kl and information per dimension",
+                remedy="audit at least two samples",
+            )
+        table = tables.dimensions
+        table = table[table["information"].notna() & table["kl"].notna()]
+        if not len(table):
+            raise Unavailable("no dimension has both a KL and an information")
+        found = self._below(table, 0.0)
+        number = Number(
+            "shrunk_dimensions",
+            float(found.sum()),
+            float(self._below(table, Z95).sum()),
+            float(self._below(table, -Z95).sum()),
+            "dimensions",
+            len(table),
+            f"KL above {self.least:g} nat, information below it and below {self.most:.0%} of the "
+            "KL; limits: both moved by 1.96 standard errors",
+        )
+        columns = pd.DataFrame({"shrunk": found}, index=table.index)
+        return Result(dimensions=columns, findings=(self._judge(number, found, table),))
+
+    def _below(self, table: pd.DataFrame, shift: float) -> Array:
+        def moved(name: str, by: float) -> Array:
+            error = np.nan_to_num(table[f"{name}_se"].to_numpy(dtype=np.float64))
+            value: Array = table[name].to_numpy(dtype=np.float64) + by * error
+            return value
+
+        kl, information = moved("kl", -shift), moved("information", shift)
+        found: Array = (kl > self.least) & (information < np.minimum(self.least, self.most * kl))
+        return found
+
+    def _judge(self, number: Number, found: Array, table: pd.DataFrame) -> Finding:
+        many = number.low >= 1
+        spent = float(table["kl"].to_numpy(dtype=np.float64)[found].sum())
+        return SHRUNK.finding(
+            Severity.WARN if many else Severity.OK,
+            f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and tell "
+            "nothing: they are narrow for every sample alike."
+            if many
+            else "every KL is matched by information.",
+            evidence=[Evidence(number, 1, "<")],
+            verdict="partial" if many else None,
+            dimensions=table.index[found] if many else (),
+        )
