@@ -164,7 +164,9 @@ def observe_data(
         total = total + found
         if tick is not None:
             tick(len(part.index))
-    return replace(total, passes=Counter(work.door.passes))
+    # One piece a shard: thousands of small ones would pin the heap in fragments.
+    subset = total.subset.compact()[0] if total.subset is not None and len(total.subset) else None
+    return replace(total, subset=subset, passes=Counter(work.door.passes))
 
 
 _HOPELESS = 8  # samples in a batch, all of which fail
