@@ -208,6 +208,7 @@ class SpooledRows:
 
     def __init__(self, spool: Spool, key: str, columns: dict[str, Column]) -> None:
         self._spool, self._key, self.columns = spool, key, columns
+        self._last: tuple[Array, pd.DataFrame] | None = None
 
     def __len__(self) -> int:
         return max((column.count for column in self.columns.values()), default=0)
@@ -246,7 +247,15 @@ class SpooledRows:
         )
 
     def at(self, index: Array) -> pd.DataFrame:
-        """The rows of these sample numbers, ascending, as far as they are known."""
+        """The rows of these sample numbers, ascending, as far as they are known.
+
+        The last answer is kept: every reading asks for the same.
+        """
+        if self._last is None or not np.array_equal(self._last[0], index):
+            self._last = index, self._at(index)
+        return self._last[1]
+
+    def _at(self, index: Array) -> pd.DataFrame:
         parts: list[pd.DataFrame] = []
         for piece in self._spool.files():
             wanted = index[(index >= piece.start) & (index < piece.stop)]

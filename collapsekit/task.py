@@ -250,6 +250,7 @@ class Task:
 
     _bound: int | None = None
     _members: str = ""
+    _labels: Any = None
 
     def _tighten(self) -> None:
         """Once the population is full, later shards need not keep what cannot enter it."""
@@ -370,8 +371,10 @@ class Task:
 
     def labels(self) -> Any:
         """Labels as columns of the sample table; None without any."""
-        found = self.spool.rows(LABELS)
-        return None if found is None else found.table()
+        if self._labels is None:
+            found = self.spool.rows(LABELS)
+            self._labels = None if found is None else found.table()
+        return self._labels
 
 
 def _maker(door: Door) -> Callable[[Any], Door]:
