@@ -298,6 +298,10 @@ class _Unpickler(pickle.Unpickler):
             found = getattr(sys.modules.get(module), name, None)
             if isinstance(found, type) and found.__module__ == module:
                 return found
+        if module.startswith("torch.distributions.") and "." not in name:
+            found = getattr(sys.modules.get(module), name, None)  # the family that rows are of
+            if isinstance(found, type) and issubclass(found, torch.distributions.Distribution):
+                return found
         if module == "builtins" and name in ("set", "frozenset", "slice", "complex"):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no state")

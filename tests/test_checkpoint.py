@@ -95,6 +95,19 @@ def test_every_probe_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert not [f for f in second.findings if f.code == "CK013"]
 
 
+class LaplaceCodes(models.LinearVAE):
+    def encode(self, x: Tensor) -> torch.distributions.Laplace:  # type: ignore[override]
+        return torch.distributions.Laplace(*super().encode(x))
+
+
+def test_posteriors_of_another_family_come_back(tmp_path: Path) -> None:
+    model = LaplaceCodes(LINEAR.lam)
+    first = audited(tmp_path, model)
+    second = audited(tmp_path, model)
+    same(first, second, rtol=0)
+    assert not [f for f in second.findings if f.code == "CK013"]
+
+
 def test_data_that_come_one_way_go_on_too(tmp_path: Path) -> None:
     parts = list(LINEAR.sample(N, 0).split(35))
     model = Stops(LINEAR.lam)
