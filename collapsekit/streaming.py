@@ -76,6 +76,11 @@ class Moments:
         )
 
     @property
+    def average(self) -> Array:
+        """Mean per column; NaN without a row (`mean` is then 0, so that sums go on)."""
+        return np.where(self.n > 0, self.mean, np.nan)
+
+    @property
     def variance(self) -> Array:
         """Unbiased variance per column; NaN below two rows."""
         return np.where(self.n > 1, self.squares / np.maximum(self.n - 1, 1), np.nan)

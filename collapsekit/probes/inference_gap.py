@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -86,7 +87,7 @@ class InferenceGap:
         """The means, and the share of samples on which they rest safely."""
         moments, draws = state["moments"], state["draws"].value
         frame = state["rows"].frame()
-        bad = frame["pareto_k"] > self.unreliable
+        bad = ~(frame["pareto_k"] <= self.unreliable)  # NaN is no good news either
         share = share_number(
             "unreliable_weights_fraction",
             int(bad.sum()),
@@ -94,7 +95,7 @@ class InferenceGap:
             f"Pareto k above {self.unreliable:g} of {draws} weights a sample",
         )
         open_above = share.value > self.most
-        elbo = moments.mean[0] - moments.mean[1]
+        elbo = moments.average[0] - moments.average[1]
         bound = _number(
             "log_likelihood_bound",
             moments,
@@ -124,6 +125,17 @@ class InferenceGap:
                     samples=frame.index[bad],
                 )
             )
+        lost = ~np.isfinite(frame[["log_likelihood_bound", "inference_gap"]]).all(axis=1)
+        if lost.any():
+            findings.append(
+                WEIGHTS.finding(
+                    Severity.INCONCLUSIVE,
+                    f"{int(lost.sum()):,} of {len(frame):,} samples have a log-likelihood that is "
+                    "not finite under some of their own codes: they are left out of the means.",
+                    samples=frame.index[lost],
+                    advice="Look at what the decoder returns for these samples' codes.",
+                )
+            )
         return Result((bound, gap, share), samples=frame, findings=tuple(findings))
 
 
@@ -142,7 +154,7 @@ def _bound(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _number(name: str, moments: Moments, column: int, note: str, open_above: bool) -> Number:
     """A mean whose upper end is moved by its bias; without one where the weights are wild."""
-    value, corrected = float(moments.mean[column]), float(moments.mean[column + 2])
+    value, corrected = (float(moments.average[c]) for c in (column, column + 2))
     low = value - Z95 * float(moments.standard_error[column])
     high = corrected + Z95 * float(moments.standard_error[column + 2])
     ends = "95 % interval, normal, upper end moved by the jackknife's bias"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from scipy.stats import t as student
 from torch import Tensor
@@ -100,6 +101,7 @@ class ModelInformation:
         """The mean, and whether it can be trusted upwards."""
         moments, (draws, shared) = state["moments"], state["draws"].value
         frame = state["rows"].frame()
+        lost = len(frame) - int(moments.n[0])
         share = share_number(
             "saturated_fraction",
             int(frame["model_information_saturated"].sum()),
@@ -131,12 +133,22 @@ class ModelInformation:
                     evidence=[Evidence(share, self.most_saturated, "<=")],
                 )
             )
+        if lost:
+            findings.append(
+                DECODER_VIEW.finding(
+                    Severity.INCONCLUSIVE,
+                    f"for {lost:,} of {len(frame):,} samples the log-likelihood is not finite "
+                    "under some draws from the prior: they are left out of the mean.",
+                    samples=frame.index[~np.isfinite(frame["model_information"])],
+                    advice="Look at what the decoder returns for codes drawn from the prior.",
+                )
+            )
         return Result((number, encoder, share), samples=frame, findings=tuple(findings))
 
 
 def _number(moments: Moments, draws: int, shared: bool, saturated: bool) -> Number:
     """The mean over samples with the errors of both samplings, of samples and of draws."""
-    value, left = float(moments.mean[0]), moments.mean[3:]
+    value, left = float(moments.average[0]), moments.mean[3:]
     half = Z95 * float(moments.standard_error[0])
     if shared:  # draws of a row's own are in the spread between rows already
         spread = ((left - left.mean()) ** 2).sum() * (len(left) - 1) / len(left)

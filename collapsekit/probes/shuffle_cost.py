@@ -51,7 +51,7 @@ class ShuffleCost:
     def conclude(self, state: States) -> Result:
         """Mean and standard error per dimension; the column's name carries no unit, `unit` does."""
         prefix, dims, unit = state["facts"].value
-        cost = state["cost"].jackknife(lambda part: part.mean)
+        cost = state["cost"].jackknife(lambda part: part.average)
         dimensions = by_dimension(
             prefix,
             dims,

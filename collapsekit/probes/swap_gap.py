@@ -65,7 +65,7 @@ class SwapGap:
         """The mean gap against its standard error and its bar."""
         groups, unit = state["moments"], state["unit"].value
         moments: Moments = groups.whole
-        found = groups.jackknife(lambda part: part.mean[0])
+        found = groups.jackknife(lambda part: part.average[0])
         n = int(moments.n[0])
         gap = jackknife_number("swap_gap", found, unit, n, "another sample's code against its own")
         if not np.isfinite(found.error):

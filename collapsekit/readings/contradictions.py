@@ -108,6 +108,7 @@ class Contradictions:
         if gap.unit != "nats":
             own = error.value if error is not None else 0.0
             # In a linear model the gap is at most 2 (e^2R - 1) of the own error.
-            allowed = 0.5 * self.factor * 2 * own * math.expm1(2 * max(rate.value, 0.0))
+            exponent = min(2 * max(rate.value, 0.0), 700.0)  # beyond, a double overflows
+            allowed = 0.5 * self.factor * 2 * own * math.expm1(exponent)
             bar = max(self.least_share * (own + gap.value), allowed)
         return gap.value > self.sigmas * standard_error and gap.value >= bar
