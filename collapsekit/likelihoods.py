@@ -107,7 +107,7 @@ class Bernoulli:
                 ModelError,
                 'if it returns logits, pass likelihood="bernoulli_logits"',
             )
-        return _blockwise(self._score, output, x.to(output.dtype))
+        return _blockwise(self._score, output, x)
 
     def _score(self, output: Tensor, x: Tensor) -> Tensor:
         if self.logits:
@@ -117,7 +117,7 @@ class Bernoulli:
             # finite. That one runs a number at a time; these are vectorised, and 4 times as fast.
             no = torch.log1p(-output).clamp_(min=-100.0)
             gap = output.log().clamp_(min=-100.0).sub_(no)
-        return torch.addcmul(no, x, gap).sum(dim=1)
+        return torch.addcmul(no, x.to(gap.dtype), gap).sum(dim=1)
 
     def mean(self, output: Tensor) -> Tensor:
         """The probability."""
@@ -203,17 +203,24 @@ def squared_error(output: Tensor, x: Tensor) -> Tensor:
 
 
 def _blockwise(score: Callable[[Tensor, Tensor], Tensor], output: Tensor, x: Tensor) -> Tensor:
-    """Score rows in blocks that stay in the cache; sums are pairwise, in the output's precision.
+    """Score rows in blocks that stay in the cache; sums are pairwise, in single precision at least.
 
     Scoring is a handful of passes over two arrays. On a batch of images each pass would come from
-    main memory and take as long as a layer of a small model.
+    main memory and take as long as a layer of a small model. Half precision ends at 65,504, bytes
+    wrap round at 256: neither can hold a sum of squares.
     """
-    output, x = output.flatten(1), x.flatten(1)
+    output, x = _widened(output.flatten(1)), _widened(x.flatten(1))
     rows = max(_BLOCK // max(x.shape[1], 1), 1)
     if x.device.type != "cpu" or len(x) <= rows:
         return score(output, x).to(torch.float64)
     parts = zip(output.split(rows), x.split(rows), strict=True)
     return torch.cat([score(a, b) for a, b in parts]).to(torch.float64)
+
+
+def _widened(values: Tensor) -> Tensor:
+    if values.dtype in (torch.float32, torch.float64):
+        return values
+    return values.to(torch.float64 if values.dtype in (torch.int32, torch.int64) else torch.float32)
 
 
 def as_likelihood(declared: object) -> Likelihood | None:

@@ -13,6 +13,7 @@ from collapsekit.likelihoods import (
     FromDistribution,
     Gaussian,
     as_likelihood,
+    squared_error,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -95,3 +96,18 @@ def test_what_does_not_fit_is_named() -> None:
         Gaussian().log_prob(OUT[:, :1], X)
     with pytest.raises(ModelError, match="categorical"):
         Categorical().log_prob(OUT, X)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.bool, torch.float16, torch.bfloat16])
+def test_narrow_types_hold_neither_squares_nor_sums(kind: torch.dtype) -> None:
+    x, out = torch.zeros(2, 70_000), torch.ones(2, 70_000)
+    if kind is not torch.bool:
+        out *= 2
+    truth = squared_error(out, x)
+    assert truth[0] > 65_504  # where half precision ends
+    assert torch.equal(squared_error(out.to(kind), x.to(kind)), truth)
+    assert torch.equal(squared_error(x.to(kind), out.to(kind)), truth)
+    if kind.is_floating_point:
+        p = torch.full((2, 70_000), 0.25)
+        got = Bernoulli().log_prob(p.to(kind), (x + 1).to(kind))
+        np.testing.assert_allclose(got, 70_000 * np.log(0.25), rtol=1e-5)
