@@ -17,10 +17,8 @@ Z95 = 1.959963984540054
 
 def mean_number(name: str, moments: Moments, unit: str, note: str = "", column: int = 0) -> Number:
     """A mean with its normal 95 % interval from the standard error."""
-    value, error = float(moments.mean[column]), float(moments.standard_error[column])
+    value, error = float(moments.average[column]), float(moments.standard_error[column])
     n = int(moments.n[column])
-    if n == 0:
-        value = math.nan
     return estimate(name, value, error, unit, n, note)
 
 
@@ -87,15 +85,17 @@ def quantile_number(
     note: str = "",
     *,
     least: float = 0.0,
+    most: float = math.nan,
     alike: int = 1,
 ) -> Number:
     """A quantile with the interval between two order statistics, free of any distribution.
 
     The ranks are those between which a binomial count of values below the quantile falls with 95 %
-    probability at least (David and Nagaraja 2003, section 7.1). `least` is the smallest value
-    possible: the low end where no value of the sample can serve; the high end is then the largest.
-    `alike` is how many samples share one value at most, as the two ends of a pair do: ranks are
-    then those of n / alike independent ones.
+    probability at least (David and Nagaraja 2003, section 7.1). `least` and `most` are the
+    smallest and the largest value possible: the ends where the sample is too small for one of its
+    values to serve (a median of fewer than six); NaN for a `most` that does not exist. `alike` is
+    how many samples share one value at most, as the two ends of a pair do: ranks are then those of
+    n / alike independent ones.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
@@ -105,7 +105,9 @@ def quantile_number(
     below, above = (int(binom.ppf(tail, n // alike, share)) for tail in (0.025, 0.975))
     low = float(ordered[alike * below - 1]) if below else least
     value = float(np.quantile(ordered, share))
-    high = float(ordered[min(alike * (above + 1) - 1, n - 1)])
+    high = float(ordered[alike * (above + 1) - 1]) if above < n // alike else most
+    if math.isnan(high):
+        told = "95 % lower end; too few samples for an upper one" + (f"; {note}" if note else "")
     return Number(name, value, low, high, unit, n, told)
 
 

@@ -51,3 +51,16 @@ def test_wilson_against_scipy(count: int, n: int) -> None:
     number = share_number("s", 2 * count, 2 * n, alike=2)  # pairs: half as many are independent
     np.testing.assert_allclose((number.low, number.high), wilson(count, n), rtol=1e-12)
     assert number.value == count / n
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_a_few_values_give_a_median_no_upper_end(n: int) -> None:
+    # The largest of n values lies below the median with probability 2^-n, more than 2.5 %.
+    values = np.arange(1.0, n + 1)
+    number = quantile_number("q", values, 0.5, "1")
+    assert number.low == 0.0
+    assert math.isnan(number.high)
+    assert "too few samples for an upper one" in number.note
+    assert quantile_number("q", values, 0.5, "1", most=9.0).high == 9.0
+    assert math.isnan(quantile_number("q", values, 0.5, "1", alike=2).high)
+    assert quantile_number("q", np.arange(6.0), 0.5, "1").high == 5.0

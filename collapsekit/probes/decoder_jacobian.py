@@ -97,8 +97,8 @@ class DecoderJacobian:
         note = _method(exact) + (
             "" if full == dims else f"; on {directions} random directions of {dims:,}"
         )
-        median = quantile_number("decoder_rank", rank, 0.5, "dimensions", note)
-        condition = quantile_number("decoder_reciprocal_condition", even, 0.5, "1", note)
+        median = quantile_number("decoder_rank", rank, 0.5, "dimensions", note, most=full)
+        condition = quantile_number("decoder_reciprocal_condition", even, 0.5, "1", note, most=1.0)
         share = share_number("decoder_full_rank_fraction", int((rank == full).sum()), n, note)
         samples = pd.DataFrame(
             {"decoder_rank": pd.array(rank, dtype="Int64"), "decoder_reciprocal_condition": even},

@@ -67,9 +67,12 @@ class EncoderRank:
         n = int(known.sum())
         typical = float(np.median(values[known, 0])) if n else np.nan
         rank = ((values >= self.moves * typical) & (values > 0)).sum(axis=1)
-        note = f"{self.neighbours} nearest of {len(rows):,} samples"
-        encoder = quantile_number("encoder_rank", rank[known], 0.5, "dimensions", note)
-        data = quantile_number("tangent_rank", tangent[known], 0.5, "dimensions", note)
+        note = f"{values.shape[1]} nearest of {len(rows):,} samples"
+        most = values.shape[1]  # neighbours there are
+        encoder, data = (
+            quantile_number(name, found[known], 0.5, "dimensions", note, most=most)
+            for name, found in (("encoder_rank", rank), ("tangent_rank", tangent))
+        )
         low: Array = known & (rank <= self.drop * encoder.value)
         share = share_number(
             "rank_drop_fraction",
