@@ -31,8 +31,12 @@ def crowd_of(obs: Observation, limit: int | None) -> Population:
 def input_distance(targets: Tensor, rows: Tensor, near: Tensor) -> Tensor:
     """Euclidean distances of rows [B] from their candidates [B, m]: float64 [B, m]."""
     # A candidate at a time: [B, m, P] of images would be the largest array of the audit.
-    parts = [(targets[rows] - targets[column]).norm(dim=1) for column in near.T]
-    return torch.stack(parts, dim=1).to(torch.float64)
+    # Squares in double precision: those of 1e-27 or 1e25 are no single-precision numbers.
+    parts = [
+        torch.linalg.vector_norm(targets[rows] - targets[column], dim=1, dtype=torch.float64)
+        for column in near.T
+    ]
+    return torch.stack(parts, dim=1)
 
 
 def code_distance(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:

@@ -114,7 +114,8 @@ class Collisions:
         row, column = torch.nonzero(overlap >= self.overlap, as_tuple=True)
         for part in torch.arange(len(row)).split(4096):  # images: a few at a time
             at, to = rows[row[part]], candidates[row[part], column[part]]
-            far = (crowd.targets[at] - crowd.targets[to]).norm(dim=1)
+            apart = crowd.targets[at] - crowd.targets[to]
+            far = torch.linalg.vector_norm(apart, dim=1, dtype=torch.float64)
             distance[row[part], column[part]] = far.to(distance)
         return overlap, distance
 

@@ -91,3 +91,12 @@ def test_a_constant_encoder_is_called_constant() -> None:
 def test_one_sample_has_no_neighbours() -> None:
     with pytest.raises(ck.Unavailable, match="no neighbours"):
         of(np.zeros((1, 2)), 1.0, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("unit", [1e-27, 1e25])
+def test_units_whose_squares_are_no_single_precision_numbers(unit: float) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    mean, scale = x[:, :2], np.full((60, 2), 0.1)
+    expected = ck.probes.lower_lipschitz(mean, scale, x)
+    got = ck.probes.lower_lipschitz(mean, scale, (x * unit).astype(np.float32))
+    np.testing.assert_allclose(got * unit, expected, rtol=1e-4)
