@@ -75,14 +75,24 @@ class Slopes:
 
     def central(self, direction: Tensor) -> Tensor:
         """Derivatives [B, P] along directions, one a row [B, D], by central differences."""
-        # The step follows the direction's own length in widths.
-        length = (direction / self.width).norm(dim=1, keepdim=True)
-        h = STEP / torch.where(length > 0, length, 1.0)
+        h = self._step(direction)[:, None]
         ahead, behind = (
             self.output(self.obs.z + sign * h * direction).to(torch.float64) for sign in (1, -1)
         )
         slope: Tensor = (ahead - behind) / (2 * h).to(ahead.device)
         return slope
+
+    def _step(self, direction: Tensor) -> Tensor:
+        """The step [B] of each row: it follows the direction's own length in widths."""
+        length = (direction / self.width).norm(dim=1)
+        return STEP / torch.where(length > 0, length, 1.0)
+
+    def rounding(self, direction: Tensor) -> Tensor:
+        """How far the outputs' rounding can put `central` off, as a norm: [B]."""
+        value = self.obs.reconstruction.flatten(1)
+        eps = max(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps)
+        error: Tensor = eps * value.to(torch.float64).norm(dim=1)
+        return 4 * error / self._step(direction).to(error.device)
 
     @cached_property
     def believed(self) -> Tensor:
@@ -97,11 +107,7 @@ class Slopes:
         direction = self.obs.noise("derivative").normal(z.shape[1]) * self.width
         slope = self.central(direction)
         off = (self.exact(direction).to(slope.device) - slope).norm(dim=1)
-        value = self.output(z)
-        step = STEP / (direction / self.width).norm(dim=1).to(value.device)
-        eps = max(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps)
-        rounding = eps * value.to(torch.float64).norm(dim=1) / step
-        agrees: Tensor = off <= TRUST * slope.norm(dim=1) + 4 * rounding
+        agrees: Tensor = off <= TRUST * slope.norm(dim=1) + self.rounding(direction).to(off.device)
         return agrees.to(z.device)
 
     def along(self, directions: Tensor) -> Iterator[Tensor]:

@@ -72,3 +72,18 @@ def test_a_linear_vae_is_not_accused() -> None:
     assert audit.number("fold_fraction_prior").value == 0
     (finding,) = [f for f in audit.findings if f.code == "CK511"]
     assert finding.severity is Severity.OK
+
+
+def test_rounding_is_no_fold() -> None:
+    # Single precision at 0.37 moves in steps of 3e-8: a decoder that hardly reads its code jumps by
+    # one or two of them at random, and over the small step of a derivative that looks steep.
+    weight = np.random.default_rng(1).normal(size=(2, 20)).astype(np.float32)
+
+    def decode(z: Tensor) -> np.ndarray:
+        return np.float32(0.37) + np.tanh(np.asarray(z, np.float32) @ weight * np.float32(1e-7))
+
+    def encode(x: Tensor) -> Tensor:
+        return torch.from_numpy(np.random.default_rng(3).normal(size=(len(x), 2)))
+
+    z = np.random.default_rng(0).normal(size=(400, 2))
+    assert not ck.probes.decoder_folds(encode, decode, z).any()
