@@ -14,9 +14,11 @@ from collapsekit.probe import Tables
 from collapsekit.readings.injective import Injective
 
 
-def judged(full: int, folds: int, corr2: list[float], usage: list[float]) -> Finding:
+def judged(
+    full: int, folds: int, corr2: list[float], usage: list[float], codes: int = 128
+) -> Finding:
     numbers: dict[str, Number] = {
-        "decoder_full_rank_fraction": share_number("decoder_full_rank_fraction", full, 128),
+        "decoder_full_rank_fraction": share_number("decoder_full_rank_fraction", full, codes),
         "fold_fraction": share_number("fold_fraction", 0, 512),
         "fold_fraction_prior": share_number("fold_fraction_prior", folds, 512),
     }
@@ -53,3 +55,13 @@ def test_without_full_rank_the_jacobian_has_spoken() -> None:
 def test_it_needs_a_decoder() -> None:
     with pytest.raises(Unavailable, match="Jacobian"):
         Injective().read(Tables({}, pd.DataFrame(), pd.DataFrame(), ()))
+
+
+def test_a_handful_of_codes_settles_nothing() -> None:
+    # 256 dimensions get 16 codes: full rank at all of them, 81 % by Wilson's lower end.
+    finding = judged(16, 0, [0.9, 0.9], [0.5, 0.5], codes=16)
+    assert finding.severity is Severity.OK
+    assert "100.0% of 16 codes, too few to say" in finding.message
+    lost = judged(16, 0, [0.9, 0.1], [0.5, 0.4], codes=16)
+    assert lost.severity is Severity.WARN
+    assert lost.dimensions == (1,)
