@@ -68,6 +68,8 @@ class PrincipalVariances:
         inside, outside = found.column("inside"), found.column("outside")
         surely = _surely(outside, rows - rows // 2, bar, self.level)
         most = max(int((inside > bar).sum()), surely)
+        if most >= rows // 2 - 1:  # every component that so few rows can show: more may exceed it
+            most = dims
         number = Number(
             "linear_dimensions",
             float(min(surely, dims)),

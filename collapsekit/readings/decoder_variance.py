@@ -44,7 +44,7 @@ class DecoderVariance:
         if linear is None or decoder is None or active is None:
             return Result()
         dims = len(tables.dimensions)
-        k, m = int(linear.value), int(active.value)
+        k, m, most = int(linear.value), int(active.value), int(linear.high)
         collapsed = any(
             f.verdict in _COLLAPSED and f.severity >= Severity.WARN for f in tables.findings
         )
@@ -55,8 +55,9 @@ class DecoderVariance:
         )
         evidence = [Evidence(linear), Evidence(decoder), Evidence(active)]
         if collapsed and m >= k and k < dims:
+            doubt = "" if m >= most else f", as far as {linear.n:,} rows tell (at most {most})"
             finding = CAUSE.finding(
-                Severity.WARN, f"{told}: that explains the collapse.", evidence=evidence
+                Severity.WARN, f"{told}: that explains the collapse{doubt}.", evidence=evidence
             )
         elif collapsed:
             finding = CAUSE.finding(

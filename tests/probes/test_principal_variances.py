@@ -125,3 +125,26 @@ def test_other_likelihoods_have_no_variance_to_compare() -> None:
         assert "linear_dimensions" not in audit.summary.index
         assert "principal_variances" not in audit.skipped
         assert not [f for f in audit.findings if f.code == "CK406"]
+
+
+def test_few_rows_are_not_taken_for_an_explanation() -> None:
+    # Every variance is 1.1 times the decoder's, so a linear model would use all eight dimensions;
+    # forty rows cannot show a single one for sure.
+    class Stuck(PPCA):
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            zeros = torch.zeros(len(x), self.dims, dtype=torch.float64)
+            return zeros, torch.ones_like(zeros)
+
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(40, len(LAMBDA))) * np.sqrt(1.1 * 0.25))
+    audit = ck.audit(Stuck(0.25), x, likelihood=("gaussian", 0.5))
+    number = audit.number("linear_dimensions")
+    assert number.value < 8 == number.high
+    assert "as far as 40 rows tell (at most 8)" in cause(audit).message
+    # 12 rows show five components: that there are no more of them they cannot say
+    assert (
+        ck.audit(Stuck(0.25), 3 * x[:12], likelihood=("gaussian", 0.5))
+        .number("linear_dimensions")
+        .high
+        == 8
+    )
