@@ -85,9 +85,19 @@ class SampledScale:
     def conclude(self, state: States) -> Result:
         """Test; tell where it could not be tested."""
         why = state["why"].column("why")
-        residual = state["residual"].column("residual")
         if len(why):
             return _untested(f"{why[0]}; whether it draws what it declares was not checked.")
+        residual, index = state["residual"].column("residual"), state["residual"].index
+        finite = np.isfinite(residual).all(axis=(1, 2))
+        if not finite.all():
+            finding = SAMPLER.finding(
+                Severity.FAIL,
+                f"the model's sampler returns values that are not finite for "
+                f"{int((~finite).sum()):,} of {len(finite):,} samples.",
+                verdict="contradictory",
+                samples=index[~finite],
+            )
+            return Result(findings=(finding,))
         if float(np.abs(residual).max()) < _ROUNDING:
             return _untested(
                 "the model's sampler returned the mean; whether it draws what it declares was not "

@@ -181,3 +181,16 @@ def test_the_plain_function() -> None:
     z = mean[:, None] + 2 * scale[:, None] * rng.normal(size=(500, 4, 2))
     number = ck.probes.sampled_scale(z, mean, scale)
     assert number.low < 2 < number.high
+
+
+def test_draws_that_are_not_finite_are_no_agreement() -> None:
+    class Overflows(VAE):
+        def reparameterize(self, mean: Tensor, logvar: Tensor) -> Tensor:
+            z = super().reparameterize(mean, logvar)
+            return torch.where(mean > 1.0, torch.nan, z)
+
+    audit, found = told(Overflows())
+    assert found.severity is ck.Severity.FAIL
+    assert "not finite" in found.message
+    assert 0 < len(found.samples) < 256
+    assert audit.verdict.name == "contradictory"
