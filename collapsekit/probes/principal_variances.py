@@ -67,7 +67,7 @@ class PrincipalVariances:
         rows = int(state["rows"].column("count")[0])
         inside, outside = found.column("inside"), found.column("outside")
         surely = _surely(outside, rows - rows // 2, bar, self.level)
-        most = max(int((inside > bar).sum()), surely)
+        most = max(_at_most(inside, rows, bar, self.level), surely)
         if most >= rows // 2 - 1:  # every component that so few rows can show: more may exceed it
             most = dims
         number = Number(
@@ -78,8 +78,8 @@ class PrincipalVariances:
             "dimensions",
             rows,
             f"of {dims}; principal variances above {bar:.4g}, found on half of the rows and "
-            f"measured on the other, surely at level {self.level:g}; upper end: of all rows at "
-            "once, which reads high",
+            f"measured on the other, surely at level {self.level:g}; upper end: what the variances "
+            "of all rows at once do not exclude at that level",
         )
         table = found.frame().head(self.kept)
         table = table.rename(columns={"inside": "variance", "outside": "variance_held_out"})
@@ -149,6 +149,19 @@ def _surely(outside: Array, rows: int, bar: float, level: float) -> int:
     """How many held-out variances of `rows` rows exceed `bar` for sure: chi-square, Bonferroni."""
     free = max(rows - 1, 1)
     return int((outside > bar * chi2.isf(level / max(len(outside), 1), free) / free).sum())
+
+
+def _at_most(inside: Array, rows: int, bar: float, level: float) -> int:
+    """The most directions of variance above `bar` that the variances of all rows leave room for.
+
+    If k true variances exceed it, the k-th of the sample is at least bar (1 - sqrt(k / n) - t)^2,
+    t^2 = 2 ln(1 / level) / n, for normal data (interlacing, and the smallest singular value of a
+    normal matrix: Davidson & Szarek 2001, theorem II.13).
+    """
+    free = max(rows - 1, 1)
+    k = np.arange(1, len(inside) + 1)
+    least = np.maximum(1 - np.sqrt(k / free) - math.sqrt(-2 * math.log(level) / free), 0.0) ** 2
+    return int(k[inside > bar * least].max(initial=0))
 
 
 def linear_dimensions(x: Any, scale: float, *, beta: float | None = None) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
-from collapsekit.probes.principal_variances import spectrum, threshold
+from collapsekit.probes.principal_variances import _at_most, spectrum, threshold
 from tests import models
 
 # Variances of the data in sixteen directions; the last twelve are noise of variance 0.25.
@@ -148,3 +148,16 @@ def test_few_rows_are_not_taken_for_an_explanation() -> None:
         .high
         == 8
     )
+
+
+def test_the_upper_end_covers_what_a_few_rows_hide() -> None:
+    # All eight exceed the bar by a hair, and half of the sample's variances read below it.
+    rng = np.random.default_rng(0)
+    for n in (40, 200, 1000):
+        x = torch.from_numpy(rng.normal(size=(n, 8)) * np.sqrt(1.01))
+        inside, _ = spectrum(x)
+        assert (inside > 1.0).sum() < 8
+        assert _at_most(inside, n, 1.0, 0.05) == 8
+    # and it is not everything: half of these lie far below
+    x = torch.from_numpy(rng.normal(size=(1000, 8)) * np.sqrt([2.0] * 4 + [0.3] * 4))
+    assert _at_most(spectrum(x)[0], 1000, 1.0, 0.05) == 4
