@@ -191,6 +191,7 @@ def not_finite(
             Severity.WARN,
             f"{why} for {number:,} of {count:,} samples: {_some(first[why], number)}.",
             samples=first[why],
+            verdict="inconclusive" if number > MANY_LOST * count else None,
         )
         for why, number in counts.items()
     ]

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from collapsekit.findings import KEPT_INDICES, Code, Evidence, Severity
+from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import mean_number
 from collapsekit.likelihoods import as_likelihood, squared_error
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments, Rows, Top, to_numpy
+from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
 
 RECONSTRUCTION = Code(
     id="CK303",
@@ -33,8 +33,6 @@ RECONSTRUCTION = Code(
 class Reconstruction:
     """`reconstruction_error` per sample, `elbo` where there is a likelihood, and their means."""
 
-    most_lost: float = 0.05  # share of samples without a finite error, from which nothing is sure
-
     name: ClassVar[str] = "reconstruction"
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
@@ -46,11 +44,9 @@ class Reconstruction:
         columns = {"reconstruction_error": error}
         if obs.door.scores:
             columns["elbo"] = -(error + obs.kl_total)
-        lost = ~torch.isfinite(error)
         return {
             "rows": Rows(obs.index, **columns),
-            "moments": Moments.of(torch.stack([*columns.values(), lost.to(error)], dim=1)),
-            "lost": Top(KEPT_INDICES, torch.where(lost, 0.0, -torch.inf), obs.index),
+            "moments": Moments.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
         }
 
@@ -62,28 +58,12 @@ class Reconstruction:
         if unit == "nats":
             elbo = mean_number("elbo", state["moments"], unit, "one draw a sample", column=1)
             numbers.append(elbo)
-        findings = [
-            RECONSTRUCTION.finding(
-                Severity.OK,
-                f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
-                evidence=[Evidence(error)],
-            )
-        ]
-        share, n = float(state["moments"].mean[-1]), int(state["moments"].n[-1])
-        if share > 0:
-            findings.append(
-                RECONSTRUCTION.finding(
-                    Severity.WARN,
-                    f"the reconstruction error of {round(share * n):,} of {n:,} samples is not "
-                    "finite: they are left out of every mean of errors, gaps and costs.",
-                    samples=state["lost"].index,
-                    advice="Look at what the decoder, or log_likelihood, returns for them.",
-                    verdict="inconclusive" if share > self.most_lost else None,
-                )
-            )
-        return Result(
-            numbers=tuple(numbers), samples=state["rows"].table(), findings=tuple(findings)
+        finding = RECONSTRUCTION.finding(
+            Severity.OK,
+            f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
+            evidence=[Evidence(error)],
         )
+        return Result(numbers=tuple(numbers), samples=state["rows"].table(), findings=(finding,))
 
 
 def reconstruction(x: Any, output: Any, *, likelihood: Any = None) -> Array:
