@@ -86,21 +86,21 @@ class Injective:
                 dimensions=lost,
             )
         if nearby:
-            told = (
+            words = (
                 "nothing contradicts a decoder that is injective on these codes: full rank "
                 "nearby, and what it reads comes back."
             )
         elif full.high < self.local:
-            told = (
+            words = (
                 "the Jacobian's rank already shows what the decoder does not read; no fold was "
                 "seen beyond that."
             )
         else:
-            told = (
+            words = (
                 f"the Jacobian has full rank at {full.value:.1%} of {full.n:,} codes, too few to "
                 "say whether it nearly always has; no fold was seen."
             )
-        return INJECTIVE.finding(Severity.OK, told, evidence=evidence)
+        return INJECTIVE.finding(Severity.OK, words, evidence=evidence)
 
     def _lost(self, tables: Tables) -> Array:
         """Dimensions that are read and do not come back."""
