@@ -19,6 +19,9 @@ STEP = 5e-3
 #: How far exact derivatives may be from central differences before they are not believed.
 TRUST = 0.1
 
+#: Least width of a code dimension, of its root mean square: a step is then 400 roundings or more.
+RESOLVED = 0.01
+
 Derivative = Callable[[Tensor], Tensor]
 
 
@@ -123,7 +126,13 @@ class Slopes:
 
 
 def code_width(obs: Observation, rows: int) -> Tensor:
-    """Standard deviation of the code over the first rows of the population: float64 [D]."""
+    """Standard deviation of the code over the first rows of the population: float64 [D].
+
+    At least 1 % of the code's distance from 0: single precision does not resolve smaller steps.
+    """
     posterior = obs.population.head(rows).posterior
     variance = posterior.mean.var(dim=0, correction=0) + posterior.scale.square().mean(dim=0)
-    return variance.sqrt()
+    size = posterior.mean.square().mean(dim=0) + variance
+    if obs.source == "prior":
+        size = torch.maximum(size, obs.prior.mean[0].square() + obs.prior.scale[0].square())
+    return torch.maximum(variance, RESOLVED**2 * size).sqrt()

@@ -37,6 +37,8 @@ SAMPLER = Code(
     "that it uses (parameterisation=...) and audit again.",
     source="collapsekit",
 )
+_EPS = float(np.finfo(np.float32).eps)
+_COARSE = 0.5  # declared widths between neighbouring codes: they widen draws by 1 %
 _ROUNDING = 1e-3  # of a standard deviation: the largest draw of a sampler that only rounds
 
 
@@ -71,6 +73,9 @@ class SampledScale:
                 apart = z.to(posterior.mean.device) - posterior.mean[:, None]
                 residual = to_numpy(apart / posterior.scale[:, None])
                 index = obs.population.index[:count]
+                rounded = _EPS * (posterior.mean / posterior.scale).square().mean(dim=0).sqrt()
+                if float(rounded.max()) > _COARSE:
+                    why = "single precision is too coarse for the declared widths so far from 0"
             except Exception as error:  # a stranger's sampler: nothing else depends on it
                 if out_of_memory(error):
                     raise

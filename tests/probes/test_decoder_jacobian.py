@@ -162,3 +162,21 @@ def test_the_audit_of_a_linear_vae() -> None:
     assert audit.number("decoder_rank").value == 3  # the fourth loading is 0
     loadings = np.sort(model.loadings.numpy())[::-1]
     np.testing.assert_allclose(audit.tables["decoder_spectrum"]["median"], loadings, atol=1e-12)
+
+
+def test_a_code_that_hardly_varies_is_stepped_along_all_the_same() -> None:
+    # The third code is 2 for every sample, to six digits; steps of its width are lost in single
+    # precision, and a decoder that reads it would seem not to.
+    class Phantom:
+        def encode(self, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+            n = len(x)
+            mean = np.concatenate([x.numpy()[:, :2], np.full((n, 1), 2.0)], axis=1)
+            return mean, np.concatenate([np.full((n, 2), 0.1), np.full((n, 1), 1e-6)], axis=1)
+
+        def decode(self, z: np.ndarray) -> np.ndarray:
+            return np.asarray(z, dtype=np.float32)
+
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    audit = ck.audit(Phantom(), x, probes=[ck.probes.DecoderJacobian()])
+    assert audit.number("decoder_rank").value == 3
+    assert audit.number("decoder_reciprocal_condition").value == pytest.approx(1.0, abs=0.02)

@@ -194,3 +194,21 @@ def test_draws_that_are_not_finite_are_no_agreement() -> None:
     assert "not finite" in found.message
     assert 0 < len(found.samples) < 256
     assert audit.verdict.name == "contradictory"
+
+
+def test_an_honest_sampler_that_single_precision_rounds() -> None:
+    class NearlyDeterministic:
+        """Codes of some hundreds, widths below the distance of neighbouring floats there."""
+
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mean = 100 * x[:, :2].float()
+            return mean, torch.full_like(mean, 2e-6)
+
+        def sample_posterior(self, x: Tensor) -> Tensor:
+            mean, scale = self.encode(x)
+            return mean + scale * torch.randn_like(mean)
+
+    audit, found = told(NearlyDeterministic())
+    assert found.severity is ck.Severity.OK
+    assert "too coarse" in found.message
+    assert audit.verdict.name != "contradictory"
