@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
-from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import quantile_number, share_number
 from collapsekit.noise import Noise
 from collapsekit.number import Number
@@ -89,7 +89,12 @@ class DecoderJacobian:
         """Ranks and conditions over the codes."""
         rows: Rows = state["rows"]
         dims, directions = state["dims"].value
-        values, exact = rows.column("values"), rows.column("exact")
+        values, exact, index = rows.column("values"), rows.column("exact"), rows.index
+        known = np.isfinite(values).all(axis=1)
+        broken = self._broken(index[~known], len(known))
+        if not known.any():
+            return Result(findings=broken)
+        values, exact, index = values[known], exact[known], index[known]
         largest = values[:, 0]
         rank: Array = ((values >= self.reads * largest[:, None]) & (values > 0)).sum(axis=1)
         even = values[:, -1] / np.where(largest > 0, largest, 1.0)
@@ -102,7 +107,7 @@ class DecoderJacobian:
         share = share_number("decoder_full_rank_fraction", int((rank == full).sum()), n, note)
         samples = pd.DataFrame(
             {"decoder_rank": pd.array(rank, dtype="Int64"), "decoder_reciprocal_condition": even},
-            index=pd.Index(rows.index, name="sample"),
+            index=pd.Index(index, name="sample"),
         )
         low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
         spectrum = pd.DataFrame(
@@ -117,8 +122,22 @@ class DecoderJacobian:
         return Result(
             numbers=(median, condition, share),
             samples=samples,
-            findings=(finding,),
+            findings=(finding, *broken),
             tables={"decoder_spectrum": spectrum},
+        )
+
+    def _broken(self, samples: Array, codes: int) -> tuple[Finding, ...]:
+        if not len(samples):
+            return ()
+        told = f"the decoder has no finite derivative at {len(samples):,} of {codes:,} codes"
+        advice = "Look at what the decoder returns for these samples' codes, and close to them."
+        return (
+            DECODER_RANK.finding(
+                Severity.INCONCLUSIVE,
+                f"{told}: they are left out of its ranks.",
+                samples=samples,
+                advice=advice,
+            ),
         )
 
     def _message(
@@ -166,12 +185,16 @@ def _method(exact: Array) -> str:
 
 
 def _singular_values(slopes: Slopes, directions: Tensor) -> Tensor:
-    """Singular values of the Jacobian on K directions at each row: [B, K], descending."""
+    """Singular values of the Jacobian on K directions at each row: [B, K], descending.
+
+    NaN where a derivative is not finite.
+    """
     columns = torch.stack(list(slopes.along(directions)), dim=2)
-    values = torch.linalg.svdvals(columns)
+    finite = torch.isfinite(columns).all(dim=(1, 2))
+    values = torch.linalg.svdvals(torch.where(finite[:, None, None], columns, 0.0))
     padded = torch.zeros(len(columns), len(directions), dtype=values.dtype, device=values.device)
     padded[:, : values.shape[1]] = values  # fewer outputs than directions: the rest is 0
-    return padded
+    return torch.where(finite[:, None], padded, torch.nan)
 
 
 def decoder_jacobian(decode: Callable[[Any], Any], z: Any) -> Array:
@@ -187,7 +210,7 @@ def decoder_jacobian(decode: Callable[[Any], Any], z: Any) -> Array:
     Returns
     -------
     ndarray, float64 [N, D]
-        Descending, in outputs per unit of the code.
+        Descending, in outputs per unit of the code; NaN where a derivative is not finite.
     """
     from collapsekit.door import Door
     from collapsekit.observation import population_rows

@@ -180,3 +180,32 @@ def test_a_code_that_hardly_varies_is_stepped_along_all_the_same() -> None:
     audit = ck.audit(Phantom(), x, probes=[ck.probes.DecoderJacobian()])
     assert audit.number("decoder_rank").value == 3
     assert audit.number("decoder_reciprocal_condition").value == pytest.approx(1.0, abs=0.02)
+
+
+def test_codes_at_which_the_decoder_breaks_cost_no_others() -> None:
+    values = ck.probes.decoder_jacobian(torch.log, np.array([[2.0], [-1.0]]))
+    assert values[0] == pytest.approx(0.5, abs=1e-4)
+    assert np.isnan(values[1]).all()
+
+    class Breaks:
+        def __init__(self, above: float) -> None:
+            self.above = above
+
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x, torch.full_like(x, 0.1)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return torch.where(z[:, :1] > self.above, torch.nan, 2 * z)
+
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    some, every = (
+        ck.audit(Breaks(above), x, probes=[ck.probes.DecoderJacobian()]) for above in (1.0, -9.0)
+    )
+    (told,) = [f for f in some.findings if "no finite derivative" in f.message]
+    assert told.severity is Severity.INCONCLUSIVE
+    assert 0 < len(told.samples) < 50
+    assert some.number("decoder_rank").value == 2
+    assert some.number("decoder_rank").n == 100 - len(told.samples)
+    assert some.samples.loc[list(told.samples), "decoder_rank"].isna().all()
+    assert "decoder_rank" not in every.summary.index
+    assert [f for f in every.findings if "no finite derivative at 100 of 100" in f.message]
