@@ -4,14 +4,14 @@ once, and a long pass does not end in an error that the first batch could have t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from collapsekit.door import Door
-from collapsekit.errors import CollapsekitError, ModelError, Unavailable
+from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
 from collapsekit.population import KeyedSubset
@@ -21,7 +21,11 @@ from collapsekit.readers import Encoded
 from collapsekit.samples import Batch, Inputs, take_rows
 from collapsekit.shards import brief, told
 from collapsekit.streaming import to_numpy
-from collapsekit.troubles import BATCHWISE, RANDOM
+from collapsekit.troubles import BATCHWISE, RANDOM, RANDOM_DECODER
+
+#: Batches among which rows are sought that the encoder bears, and rows tried alone in each.
+HEADS = 8
+_ALONE = 16
 
 
 @dataclass(frozen=True)
@@ -45,25 +49,23 @@ class Rehearsed:
     findings: list[Finding] = field(default_factory=list)
 
 
-def rehearse(door: Door, probes: Sequence[Probe], seed: int, first: Batch) -> Rehearsed:
-    """Try everything on the first rows.
+def rehearse(
+    door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Batch]
+) -> Rehearsed:
+    """Try everything on the first rows that the encoder bears.
 
-    The encoder's own errors are raised: without a posterior there is no audit. A probe's
-    `Unavailable` skips it; an error in what was declared (a likelihood that does not fit) is
-    raised as well, since every number of that probe would be wrong.
+    They are sought in `heads`, batch by batch. The encoder's own errors are raised where there
+    are none: without a posterior there is no audit. A probe's `Unavailable` skips it; an error in
+    what was declared (a likelihood that does not fit) is raised as well, since every number of
+    that probe would be wrong.
     """
-    x = first_rows(first.x, 2)
-    encoded = _try_encode(door, x)
-    if encoded.problem is not None:  # bad rows may come first: look at the whole batch
-        x = first.x
-        encoded = _try_encode(door, x)
-    if encoded.problem is not None:
-        raise encoded.problem
+    x, encoded = _borne(door, heads)
     findings = [*_random(door, x, encoded), *_batchwise(door, x, encoded)]
     # One good sample stands in for two: pairs are then rehearsed whatever the conditions.
     rows = np.repeat(np.flatnonzero(to_numpy(encoded.good))[:1], 2)
     x, index = take_rows(x, rows), np.arange(2)
     posterior = encoded.posterior.take(torch.as_tensor(rows))
+    findings += _random_decoder(door, x, posterior)
     subset = KeyedSubset(seed, 2, index, posterior, x)
     crowd = subset.build(door, len(rows), None, posterior.device)
     observations = {
@@ -85,11 +87,59 @@ def rehearse(door: Door, probes: Sequence[Probe], seed: int, first: Batch) -> Re
     return Rehearsed(x, posterior, skipped, findings)
 
 
+def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:
+    """The first rows with a usable posterior among some of them, and what the encoder says."""
+    problem: ModelError | None = None
+    for head in heads:
+        for x in _candidates(head):
+            try:
+                encoded = door.encode(x, "rehearsal")
+            except Exception as error:
+                # An answer of another kind comes for every row; only what was raised may pass.
+                if isinstance(error, CollapsekitError) and error.__cause__ is None:
+                    raise
+                named = error if isinstance(error, ModelError) else _failed(error)
+                problem = problem or named
+                continue
+            if encoded.problem is None:
+                return x, encoded
+            problem = problem or encoded.problem
+    raise problem or InputError(
+        "the data hold no sample", got="N = 0", expected="at least one that can be read"
+    )
+
+
+def _candidates(head: Batch) -> Iterator[Inputs]:
+    """Two rows; the whole batch, for bad rows may come first; then rows by themselves, twice."""
+    rows = len(head.index)
+    if not rows:
+        return
+    yield first_rows(head.x, 2)
+    yield head.x
+    for row in np.unique(np.linspace(0, rows - 1, _ALONE).astype(np.int64)):
+        yield take_rows(head.x, np.array([row, row]))
+
+
 def _random(door: Door, x: Inputs, encoded: Encoded) -> list[Finding]:
     again = _try_encode(door, x)
     if encoded.posterior.same(again.posterior):
         return []
     return [RANDOM.finding(Severity.WARN, "two calls of the encoder on the same samples differ.")]
+
+
+def _random_decoder(door: Door, x: Inputs, posterior: Family) -> list[Finding]:
+    """Whether two calls of the decoder on the same codes differ, where it can be called."""
+    try:
+        context, z = door.context(x), posterior.mean
+        first, second = (door.decode(z, context, "rehearsal") for _ in range(2))
+        one, other = door.mean(first), door.mean(second)
+        if one.shape == other.shape and torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)):
+            return []
+    except Exception:  # the probes that need a decoder tell what ails it
+        return []
+    return [
+        RANDOM_DECODER.finding(Severity.WARN, "two calls of the decoder on the same codes differ.")
+    ]
 
 
 def _batchwise(door: Door, x: Inputs, together: Encoded) -> list[Finding]:
@@ -108,9 +158,15 @@ def _try_encode(door: Door, x: Inputs) -> Encoded:
     except CollapsekitError:
         raise
     except Exception as error:
-        raise ModelError(
-            "the encoder failed on the first samples",
-            got=f"{type(error).__name__}: {brief(error)}",
-            expected="a posterior for every row",
-            remedy="try encode(data[:2]) by hand; check the data's shape and type",
-        ) from error
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> ModelError:
+    failed = ModelError(
+        "the encoder failed on the first samples",
+        got=f"{type(error).__name__}: {brief(error)}",
+        expected="a posterior for every row",
+        remedy="try encode(data[:2]) by hand; check the data's shape and type",
+    )
+    failed.__cause__ = error
+    return failed

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from collapsekit.checkpoint import Checkpoint
 from collapsekit.door import Door
-from collapsekit.errors import InputError, ModelError
+from collapsekit.errors import ModelError
 from collapsekit.executors import Crowd, Failure, Job, Pool, Recipe, Shop, compute, shippable
 from collapsekit.findings import Finding
 from collapsekit.groups import GroupDoor
@@ -25,7 +25,7 @@ from collapsekit.observation import Source
 from collapsekit.population import Population
 from collapsekit.probe import Probe
 from collapsekit.provenance import identity, tensors
-from collapsekit.rehearsal import Rehearsed, rehearse
+from collapsekit.rehearsal import HEADS, Rehearsed, rehearse
 from collapsekit.samples import Batch, Samples
 from collapsekit.shards import (
     Lost,
@@ -111,17 +111,16 @@ class Task:
         begin = time.perf_counter()
         size = self.plan.batch or _batch_size(self.samples)
         batches = self.samples.batches(size)
-        first = next(batches, None)
-        if first is None:
-            raise InputError("the data hold no sample", got="N = 0", expected="at least one")
-        known = rehearse(self.door, self.probes, self.plan.seed, first)
+        seen: list[Batch] = []
+        heads = _kept(itertools.islice(batches, HEADS), seen)
+        known = rehearse(self.door, self.probes, self.plan.seed, heads)
         self.findings += known.findings
         self.skipped |= known.skipped
         work = self._work(known)
         rows = shard_rows(size, self.samples.size, self.plan.shards)
         if self.plan.checkpoint is not None:
             settings = self._settings(size, rows)
-            facts = identity(self.door, self.samples, self.probes, first, settings)
+            facts = identity(self.door, self.samples, self.probes, seen[0], settings)
             told = enumerate(known.posterior.tensors())
             answers = {f"answer {i + 1}": to_numpy(tensor[0]) for i, tensor in told}
             self.checkpoint = Checkpoint(self.plan.checkpoint, facts, answers, self.probes)
@@ -130,7 +129,7 @@ class Task:
         executor = self.plan.executor
         pool = None if executor is None else Pool(executor, self._recipe(work, known), shop)
         try:
-            self._data(shop, pool, itertools.chain([first], batches), size, rows)
+            self._data(shop, pool, itertools.chain(seen, batches), size, rows)
             self.timings["data"] = time.perf_counter() - begin
             for stream in ("population", "prior"):
                 begin = time.perf_counter()
@@ -403,6 +402,13 @@ def _until(batches: Iterator[Batch], stop: int) -> Iterator[Batch]:
         yield part
         if int(part.index[-1]) + 1 >= stop:
             return
+
+
+def _kept(batches: Iterable[Batch], seen: list[Batch]) -> Iterator[Batch]:
+    """The batches as they are asked for, each remembered."""
+    for part in batches:
+        seen.append(part)
+        yield part
 
 
 def _batch_size(samples: Samples) -> int:

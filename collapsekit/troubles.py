@@ -51,6 +51,16 @@ RANDOM = Code(
     remedy="Put the model in evaluation mode and take the noise out of encode.",
     source="collapsekit",
 )
+RANDOM_DECODER = Code(
+    id="CK017",
+    title="The decoder is random",
+    meaning="The same code gave two different outputs: dropout or batch statistics are still on, "
+    "or the decoder draws noise. Errors grow by the noise, and a measure that compares two "
+    "outputs sees a difference where the code makes none.",
+    formula="two calls of decode on the same codes differ",
+    remedy="Put the model in evaluation mode, and let decode return the mean of p(x | z).",
+    source="collapsekit",
+)
 BATCHWISE = Code(
     id="CK008",
     title="The encoder depends on the batch",
@@ -136,6 +146,7 @@ CODES = (
     BROKEN,
     CONVERTED,
     RANDOM,
+    RANDOM_DECODER,
     BATCHWISE,
     FEW,
     SUBSET,

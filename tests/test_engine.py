@@ -170,11 +170,11 @@ def test_rows_that_are_not_finite_leave_with_a_finding() -> None:
 
 
 class FailsLate(models.LinearVAE):
-    """Encodes, and decodes until it meets its 350th code."""
+    """Encodes, and decodes until it meets its 380th code."""
 
     def decode(self, z: Tensor) -> Tensor:
         Counter.seen += len(z)
-        if Counter.seen > 350:
+        if Counter.seen > 380:
             raise ValueError("the decoder is tired")
         return super().decode(z)
 
@@ -235,6 +235,30 @@ def test_bad_rows_may_come_first() -> None:
     assert next(f for f in audit.findings if f.code == "CK001").samples == (0, 1, 2)
     again = ck.audit(LINEAR, x, likelihood=GAUSSIAN, batch=10)
     same(audit, again)
+
+
+def test_whole_batches_of_bad_rows_may_come_first(linear: Audit) -> None:
+    x = LINEAR.sample(300, 0)
+    bad = torch.cat([torch.full((25, x.shape[1]), torch.nan), x])
+    audit = ck.audit(LINEAR, bad, likelihood=GAUSSIAN, batch=10)
+    assert next(f for f in audit.findings if f.code == "CK001").samples == tuple(range(25))
+    assert audit.number("rate").value == pytest.approx(linear.number("rate").value, rel=1e-9)
+    with pytest.raises(ModelError, match="not finite"):  # the search has an end
+        ck.audit(LINEAR, torch.full((300, x.shape[1]), torch.nan), batch=10)
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+def test_an_encoder_may_raise_on_the_first_rows(batch: int) -> None:
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        if bool((x == 777).any()):
+            raise ArithmeticError("a row of 777")
+        return LINEAR.encode(x)
+
+    x = LINEAR.sample(60, 0)
+    x[:20] = 777
+    audit = ck.audit(encode, x, batch=batch)
+    assert next(f for f in audit.findings if f.code == "CK001").samples == tuple(range(20))
+    assert audit.number("rate").n == 40
 
 
 def test_a_shape_that_changes_late_loses_nothing_before_it() -> None:
@@ -388,6 +412,15 @@ class Random(nn.Module):
 def test_a_random_encoder_is_told() -> None:
     audit = ck.audit(Random().encode, torch.rand(20, 3))
     assert any(f.code == "CK005" for f in audit.findings)
+
+
+def test_a_random_decoder_is_told(linear: Audit) -> None:
+    def noisy(z: Tensor) -> Tensor:
+        return LINEAR.decode(z) + torch.randn(len(z), 1)
+
+    audit = ck.audit((LINEAR.encode, noisy), LINEAR.sample(50, 0))
+    assert any(f.code == "CK017" for f in audit.findings)
+    assert not any(f.code == "CK017" for f in linear.findings)
 
 
 def test_labels_are_carried_through() -> None:
