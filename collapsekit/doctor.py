@@ -139,7 +139,7 @@ def inspect(
     state = torch.get_rng_state()
     try:
         with torch.no_grad(), session(adapter):
-            look = _Look(door, first.x)
+            look = _Look(door, first.whole().x)
             look.all()
     finally:
         torch.set_rng_state(state)

@@ -180,7 +180,7 @@ def _group_doors(
     adapter: Any, samples: Samples, parameterisation: str, likelihood: Any, seed: int
 ) -> dict[str, GroupDoor]:
     """A door for each group of a hierarchical model, from the top down."""
-    first = next(samples.batches(2), None)
+    first = next((part for part in samples.batches(2) if len(part.index)), None)
     if first is None:
         raise InputError("the data hold no sample", got="N = 0", expected="at least one")
     with _undisturbed(), session(adapter):

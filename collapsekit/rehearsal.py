@@ -49,9 +49,7 @@ class Rehearsed:
     findings: list[Finding] = field(default_factory=list)
 
 
-def rehearse(
-    door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Batch]
-) -> Rehearsed:
+def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Batch]) -> Rehearsed:
     """Try everything on the first rows that the encoder bears.
 
     They are sought in `heads`, batch by batch. The encoder's own errors are raised where there
@@ -89,8 +87,10 @@ def rehearse(
 
 def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:
     """The first rows with a usable posterior among some of them, and what the encoder says."""
-    problem: ModelError | None = None
+    problem: CollapsekitError | None = None
     for head in heads:
+        if not len(head.index) and problem is None:
+            problem = _unread(head)
         for x in _candidates(head):
             try:
                 encoded = door.encode(x, "rehearsal")
@@ -106,6 +106,15 @@ def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:
             problem = problem or encoded.problem
     raise problem or InputError(
         "the data hold no sample", got="N = 0", expected="at least one that can be read"
+    )
+
+
+def _unread(head: Batch) -> InputError:
+    return InputError(
+        "the first samples cannot be read",
+        got=f"samples {head.start} to {head.stop - 1}: {next(iter(head.failed.values()))}",
+        expected=f"a sample that can be read in the first {HEADS} batches",
+        remedy="read the first samples by hand",
     )
 
 

@@ -155,18 +155,34 @@ def observe_data(
     """
     total = Outcome()
     for part in parts:
-        stopped = skip | total.stopped.keys()
-        found = _batch(work, part, stopped, bound)
-        if work.policy == "skip" and found.lost.total == len(part.index) >= _HOPELESS:
-            # Where a probe fails on all samples it is the probe that is broken: it stops.
-            other = _batch(replace(work, policy="finding"), part, stopped, bound)
-            found = other if other.lost.total < found.lost.total else found
-        total = total + found
+        if part.failed:
+            total = total + _unread(work, part)
+        if len(part.index):
+            total = total + _read(work, part, skip | total.stopped.keys(), bound)
         if tick is not None:
-            tick(len(part.index))
+            tick(len(part.index) + len(part.failed))
     # One piece a shard: thousands of small ones would pin the heap in fragments.
     subset = total.subset.compact()[0] if total.subset is not None and len(total.subset) else None
     return replace(total, subset=subset, passes=Counter(work.door.passes))
+
+
+def _unread(work: Work, part: Batch) -> Outcome:
+    """The samples of a batch that could not be read."""
+    lost = Lost()
+    for why in dict.fromkeys(part.failed.values()):
+        rows = [number for number, reason in part.failed.items() if reason == why]
+        lost = lost + _lose(work, why, np.array(rows))
+    return Outcome(count=len(part.failed), lost=lost)
+
+
+def _read(work: Work, part: Batch, stopped: frozenset[str], bound: int | None) -> Outcome:
+    """The samples of a batch that could."""
+    found = _batch(work, part, stopped, bound)
+    if work.policy == "skip" and found.lost.total == len(part.index) >= _HOPELESS:
+        # Where a probe fails on all samples it is the probe that is broken: it stops.
+        other = _batch(replace(work, policy="finding"), part, stopped, bound)
+        found = other if other.lost.total < found.lost.total else found
+    return found
 
 
 _HOPELESS = 8  # samples in a batch, all of which fail

@@ -26,7 +26,7 @@ from collapsekit.population import Population
 from collapsekit.probe import Probe
 from collapsekit.provenance import identity, tensors
 from collapsekit.rehearsal import HEADS, Rehearsed, rehearse
-from collapsekit.samples import Batch, Samples
+from collapsekit.samples import Batch, Inputs, Samples
 from collapsekit.shards import (
     Lost,
     Outcome,
@@ -219,9 +219,7 @@ class Task:
         """
         total = self.samples.size if self.samples.random_access else None
         if total is None:
-            for number, parts in itertools.groupby(
-                batches, lambda part: int(part.index[0]) // rows
-            ):
+            for number, parts in itertools.groupby(batches, lambda part: part.start // rows):
                 start = number * rows
                 job = Job("data", number, start, start, size)
                 if self._resumed(job, tick):
@@ -229,7 +227,7 @@ class Task:
                 held: Iterable[Batch] = parts
                 if pool is not None:
                     held = list(parts)  # noqa: B031 - once, here or there
-                    job = replace(job, stop=int(held[-1].index[-1]) + 1)
+                    job = replace(job, stop=held[-1].stop)
                 yield self._told(replace(job, parts=held))
             return
         where = 0  # the sample that `batches` gives next
@@ -400,7 +398,7 @@ def _until(batches: Iterator[Batch], stop: int) -> Iterator[Batch]:
     """The batches up to sample `stop`, leaving the rest where they are."""
     for part in batches:
         yield part
-        if int(part.index[-1]) + 1 >= stop:
+        if part.stop >= stop:
             return
 
 
@@ -415,7 +413,13 @@ def _batch_size(samples: Samples) -> int:
     """As many samples as fit 16 MB of input, at most 512."""
     if not samples.random_access or not samples.size:
         return _LARGEST_BATCH
-    one = samples.take(np.arange(1))
+    one: Inputs = ()
+    for number in range(min(samples.size, _LARGEST_BATCH)):
+        try:
+            one = samples.take(np.array([number]))
+            break
+        except Exception:
+            continue  # the pass will tell that it cannot be read
     width = sum(leaf.numel() * leaf.element_size() for _, leaf in tensors(one))
     return int(min(max(_BATCH_BYTES // max(width, 1), 1), _LARGEST_BATCH))
 

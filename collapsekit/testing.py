@@ -65,7 +65,7 @@ def check_adapter(adapter: Any, data: Any = None, *, parameterisation: str = "sc
             got=f"{0 if first is None else len(first.index)} samples",
             expected="at least two",
         )
-    check = _Check(found, first.x, parameterisation)
+    check = _Check(found, first.whole().x, parameterisation)
     check.run()
     if check.faults:
         raise AdapterFault(

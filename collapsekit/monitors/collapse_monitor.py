@@ -360,7 +360,7 @@ def _choose(samples: Samples, limit: int, seed: int) -> tuple[Array, Inputs]:
         return index, samples.take(index)
     index, x = np.zeros(0, dtype=np.int64), None
     for part in samples.batches(_BATCH):
-        index = np.concatenate([index, part.index])
+        index = np.concatenate([index, part.whole().index])
         index, rows = _smallest(index, limit, seed)
         x = take_rows(part.x if x is None else concatenate([x, part.x]), rows)
     if x is None:

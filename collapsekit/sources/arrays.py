@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from collapsekit.errors import InputError
-from collapsekit.sources.batches import Batch, checked_index, stretch
+from collapsekit.sources.batches import Batch, Part, checked_index, read_batch, stretch
 from collapsekit.sources.labels import as_labels, whole
 from collapsekit.sources.stores import notes_for, to_inputs
 from collapsekit.sources.trees import Inputs, leaves, rows_of, shown
@@ -79,12 +79,13 @@ class ArraySamples:
 
     def _batches(self, size: int, start: int, stop: int) -> Iterator[Batch]:
         for low in range(start, stop, size):
-            rows = slice(low, min(low + size, stop))
-            yield Batch(
-                index=np.arange(rows.start, rows.stop, dtype=np.int64),
-                x=to_inputs(self._stores, rows),
-                labels=None if self._labels is None else np.array(self._labels[rows]),
-            )
+            index = np.arange(low, min(low + size, stop), dtype=np.int64)
+            yield read_batch(index, self._read)
+
+    def _read(self, index: np.ndarray) -> Part:
+        rows = slice(int(index[0]), int(index[-1]) + 1)
+        labels = None if self._labels is None else np.array(self._labels[rows])
+        return to_inputs(self._stores, rows), labels
 
     def take(self, index: np.ndarray) -> Inputs:
         """Inputs of the samples with these numbers, in this order."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -27,15 +27,121 @@ class Batch:
         What the model is fed; every tensor in it has B rows.
     labels : ndarray [B] or None
         Integers, floats, bools or words.
+    failed : mapping of int to str
+        Samples of this stretch that could not be read, with the reason; they are not in `index`.
+        Where all of them failed, `x` is an empty tuple.
     """
 
     index: np.ndarray
     x: Inputs
     labels: np.ndarray | None
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def start(self) -> int:
+        """Number of the stretch's first sample."""
+        return int(min([*self.index[:1].tolist(), *self.failed]))
+
+    @property
+    def stop(self) -> int:
+        """Number after that of its last sample."""
+        return int(max([*self.index[-1:].tolist(), *self.failed])) + 1
+
+    def whole(self) -> Self:
+        """Itself.
+
+        Raises
+        ------
+        InputError
+            Some of its samples could not be read.
+        """
+        for number, why in self.failed.items():
+            raise InputError(
+                "a sample cannot be read",
+                got=f"sample {number}: {why}",
+                expected="data that can be read",
+                remedy="read this sample by hand; take it out, or mend its file",
+            )
+        return self
 
 
 #: A stretch of data as its source gave it: what the model is fed, and labels.
 Part = tuple[Inputs, np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A stretch that could not be read."""
+
+    rows: int
+    why: str
+
+
+def unread(error: Exception) -> str:
+    """The reason of an error while data were read, on one line, cut."""
+    text = " ".join(str(error).split())[:300]
+    return f"it could not be read: {type(error).__name__}: {text}"
+
+
+def read_batch(
+    index: np.ndarray, read: Callable[[np.ndarray], Part], *, alone: bool = False
+) -> Batch:
+    """A batch by its samples' numbers, without those that cannot be read.
+
+    Parameters
+    ----------
+    index : ndarray [B]
+        Ascending, without gaps.
+    read : callable
+        Reads samples by number.
+    alone : bool
+        Whether samples fail one by one (the items of a Dataset). Else they fail by the stretch, as
+        in a file that is cut short: a stretch whose ends both fail is given up whole.
+    """
+    try:
+        return Batch(index, *read(index))
+    except MemoryError:
+        raise
+    except Exception as error:
+        whole = error
+    found: list[tuple[np.ndarray, Part]] = []
+    failed: dict[int, str] = {}
+
+    def attempt(rows: np.ndarray) -> Part | str:
+        try:
+            return read(rows)
+        except MemoryError:
+            raise
+        except Exception as error:
+            return unread(error)
+
+    def go(rows: np.ndarray) -> None:
+        part = attempt(rows)
+        if not isinstance(part, str):
+            found.append((rows, part))
+        elif len(rows) == 1 or not (alone or any(reads(rows[[end]]) for end in (0, -1))):
+            failed.update(dict.fromkeys(rows.tolist(), part))
+        else:
+            for some in np.array_split(rows, len(rows) if alone else 2):
+                go(some)
+
+    def reads(rows: np.ndarray) -> bool:
+        return not isinstance(attempt(rows), str)
+
+    go(index)
+    if not failed:
+        raise whole  # each can be read, together they cannot: they do not look alike
+    return _assembled(found, failed)
+
+
+def _assembled(found: Sequence[tuple[np.ndarray, Part]], failed: Mapping[int, str]) -> Batch:
+    labels = [y for _, (_, y) in found if y is not None]
+    return Batch(
+        index=np.concatenate([np.zeros(0, dtype=np.int64), *(rows for rows, _ in found)]),
+        x=concatenate([x for _, (x, _) in found]) if found else (),
+        labels=np.concatenate(labels) if labels and len(labels) == len(found) else None,
+        failed=failed,
+    )
 
 
 def stretch(size: int, start: int, stop: int | None, rows: int | None) -> tuple[int, int | None]:
@@ -94,48 +200,43 @@ def checked_index(index: np.ndarray, rows: int) -> np.ndarray:
 
 
 def cut(
-    parts: Iterable[Part], size: int, start: int = 0, stop: int | None = None
+    parts: Iterable[Part | Gap], size: int, start: int = 0, stop: int | None = None
 ) -> Iterator[Batch]:
     """Batches of `size` samples, whatever the length of the parts; the last may be shorter.
 
     Reads no further than the part that holds sample ``stop - 1``.
     """
-    held: deque[Part] = deque()  # parts, the first without what was handed on already
+    held: deque[Part | Gap] = deque()  # parts, the first without what was handed on already
     count, first, seen = 0, start, 0
 
     def take(n: int) -> Batch:
         nonlocal count, first
-        xs, labels, missing = [], [], n
+        found: list[tuple[np.ndarray, Part]] = []
+        failed: dict[int, str] = {}
+        missing = n
         while missing:
-            x, y = held.popleft()
-            rows = rows_of(x)
-            if rows > missing:
-                held.appendleft(
-                    (take_rows(x, slice(missing, None)), None if y is None else y[missing:])
-                )
-                x, y = take_rows(x, slice(missing)), None if y is None else y[:missing]
-                rows = missing
-            xs.append(x)
-            labels.append(y)
+            part = held.popleft()
+            if (rows := _rows(part)) > missing:
+                held.appendleft(_some(part, slice(missing, rows)))
+                part, rows = _some(part, slice(0, missing)), missing
+            numbers = np.arange(first, first + rows, dtype=np.int64)
+            if isinstance(part, Gap):
+                failed |= dict.fromkeys(numbers.tolist(), part.why)
+            else:
+                found.append((numbers, part))
+            first += rows
             missing -= rows
         count -= n
-        first += n
-        named = [y for y in labels if y is not None]
-        return Batch(
-            index=np.arange(first - n, first, dtype=np.int64),
-            x=concatenate(xs),
-            labels=np.concatenate(named) if len(named) == len(labels) else None,
-        )
+        return _assembled(found, failed)
 
     if stop is None or start < stop:
-        for x, y in parts:
-            rows = rows_of(x)
+        for part in parts:
+            rows = _rows(part)
             low = max(start - seen, 0)
             high = rows if stop is None else min(stop - seen, rows)
             seen += rows
             if low < high:
-                keep = slice(low, high)
-                held.append((take_rows(x, keep), None if y is None else y[keep]))
+                held.append(_some(part, slice(low, high)))
                 count += high - low
             while count >= size:
                 yield take(size)
@@ -143,6 +244,17 @@ def cut(
                 break
     if count:
         yield take(count)
+
+
+def _rows(part: Part | Gap) -> int:
+    return part.rows if isinstance(part, Gap) else rows_of(part[0])
+
+
+def _some(part: Part | Gap, rows: slice) -> Part | Gap:
+    if isinstance(part, Gap):
+        return Gap(rows.stop - rows.start, part.why)
+    x, labels = part
+    return take_rows(x, rows), None if labels is None else labels[rows]
 
 
 class OwnRandomness:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,14 @@ from torch import Tensor
 
 from collapsekit.errors import InputError
 from collapsekit.sources.arrays import refuse_empty
-from collapsekit.sources.batches import Batch, OwnRandomness, Part, checked_index, stretch
+from collapsekit.sources.batches import (
+    Batch,
+    OwnRandomness,
+    Part,
+    checked_index,
+    read_batch,
+    stretch,
+)
 from collapsekit.sources.labels import as_labels, whole
 from collapsekit.sources.stores import is_array, notes_for, to_inputs
 from collapsekit.sources.trees import Inputs, leaves, shown, take_rows
@@ -76,7 +83,8 @@ class DatasetSamples(Told):
         self._dataset, self._rows = dataset, rows
         self._labels = None if labels is None else as_labels(labels, rows)
         with OwnRandomness():
-            first, again = (self._fetch(np.zeros(1, dtype=np.int64))[0] for _ in range(2))
+            self._first = _readable(self._fetch, rows)
+            first, again = (self._fetch(self._first)[0] for _ in range(2))
         if not _same(first, again):
             self._notes["sample 0 differed between two readings: switch augmentation off"] = None
 
@@ -90,8 +98,12 @@ class DatasetSamples(Told):
         for low in range(start, stop, size):
             index = np.arange(low, min(low + size, stop), dtype=np.int64)
             with own:
-                x, labels = self._fetch(index)
-            yield Batch(index, x, labels if self._labels is None else self._labels[index])
+                part = read_batch(index, self._labelled, alone=True)
+            yield part
+
+    def _labelled(self, index: np.ndarray) -> Part:
+        x, labels = self._fetch(index)
+        return x, labels if self._labels is None else self._labels[index]
 
     def take(self, index: np.ndarray) -> Inputs:
         """Inputs of the samples with these numbers, in this order."""
@@ -100,9 +112,33 @@ class DatasetSamples(Told):
 
     def _fetch(self, index: np.ndarray) -> Part:
         if len(index) == 0:  # the structure of a batch shows in a sample only
-            x, labels = self._fetch(np.zeros(1, dtype=np.int64))
+            x, labels = self._fetch(self._first)
             return no_rows(x), None if labels is None else labels[:0]
         return self.read(stack(items_of(self._dataset, index), index))
+
+
+_LOOK = 64  # samples among which one is sought that can be read
+
+
+def _readable(fetch: Callable[[np.ndarray], Part], rows: int) -> np.ndarray:
+    """The first sample that can be read, by number [1]; the first sample's error without one."""
+    error: Exception | None = None
+    for number in range(min(rows, _LOOK)):
+        try:
+            fetch(np.array([number]))
+        except InputError:
+            raise  # it was read, and is of no kind that an audit takes
+        except Exception as failed:
+            error = error or failed
+            continue
+        return np.array([number])
+    assert error is not None
+    raise InputError(
+        "the samples of a Dataset cannot be read",
+        got=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+        expected=f"one sample that can be read among the first {min(rows, _LOOK)}",
+        remedy="try data[0] by hand",
+    ) from error
 
 
 def items_of(dataset: Any, index: np.ndarray) -> Sequence[Any]:

@@ -12,7 +12,7 @@ import torch
 
 from collapsekit.errors import InputError
 from collapsekit.sources.arrays import refuse_empty
-from collapsekit.sources.batches import Batch, checked_index, stretch
+from collapsekit.sources.batches import Batch, Part, checked_index, read_batch, stretch
 from collapsekit.sources.labels import as_labels
 from collapsekit.sources.trees import Inputs
 
@@ -70,9 +70,10 @@ class ImageFolder:
     def _batches(self, size: int, start: int, stop: int) -> Iterator[Batch]:
         for low in range(start, stop, size):
             index = np.arange(low, min(low + size, stop), dtype=np.int64)
-            yield Batch(
-                index, self.take(index), None if self._labels is None else self._labels[index]
-            )
+            yield read_batch(index, self._part, alone=True)
+
+    def _part(self, index: np.ndarray) -> Part:
+        return self.take(index), None if self._labels is None else self._labels[index]
 
     def take(self, index: np.ndarray) -> Inputs:
         """Images with these numbers, float32 [n, C, H, W]."""

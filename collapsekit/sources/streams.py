@@ -10,15 +10,26 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
-from collapsekit.errors import InputError, Unavailable
+from collapsekit.errors import CollapsekitError, InputError, Unavailable
 from collapsekit.sources.arrays import refuse_empty
-from collapsekit.sources.batches import Batch, OwnRandomness, Part, checked_index, cut, stretch
+from collapsekit.sources.batches import (
+    Batch,
+    Gap,
+    OwnRandomness,
+    Part,
+    checked_index,
+    cut,
+    read_batch,
+    stretch,
+    unread,
+)
 from collapsekit.sources.datasets import Told, items_of, no_rows, stack
 from collapsekit.sources.labels import as_labels
 from collapsekit.sources.trees import Inputs, rows_of
 
 #: Samples of an IterableDataset that are read before they are stacked.
 STACK = 256
+_FAILURES = 8  # readings in a row that may fail
 
 
 class StreamSamples(Told):
@@ -64,12 +75,27 @@ class StreamSamples(Told):
         start, stop = stretch(size, start, stop, None)
         return cut(self._parts(), size, start, stop)
 
-    def _parts(self) -> Iterator[Part]:
-        own, iterator, seen = OwnRandomness(), None, 0
+    def _parts(self) -> Iterator[Part | Gap]:
+        own, iterator, seen, failures = OwnRandomness(), None, 0, 0
         while True:
-            with own:
-                iterator = self._begin() if iterator is None else iterator
-                raw = next(iterator, None)
+            try:
+                with own:
+                    iterator = self._begin() if iterator is None else iterator
+                    raw = next(iterator, None)
+            except (CollapsekitError, MemoryError):
+                raise
+            except Exception as error:
+                failures += 1
+                # What never comes up, or fails over and over, will not give anything more.
+                if iterator is None or failures > _FAILURES:
+                    raise
+                with own:
+                    missing = self._missing(seen, unread(error))
+                for part in missing:
+                    seen += part.rows if isinstance(part, Gap) else rows_of(part[0])
+                    yield part
+                continue
+            failures = 0
             if raw is None:
                 break
             x, labels = self.read(raw)
@@ -87,6 +113,14 @@ class StreamSamples(Told):
         if isinstance(self._source, Iterable):
             return iter(self._source)
         return iter(self._source())
+
+    def _missing(self, seen: int, why: str) -> list[Part | Gap]:
+        """What stands for a batch that could not be read, the first being sample `seen`."""
+        loader, rows = self._source, 1
+        if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+            rows = max(1, min(loader.batch_size or 1, len(loader.dataset) - seen))  # type: ignore[arg-type]
+            return [Gap(rows, why)]
+        return [Gap(rows, f"{why}; how many samples were lost there is not known")]
 
     def _end(self, seen: int) -> None:
         if self._counted not in (None, seen):
@@ -139,8 +173,23 @@ class LoaderSamples(StreamSamples):
         for low in range(start, stop, size):
             index = np.arange(low, min(low + size, stop), dtype=np.int64)
             with own:
-                x, labels = self._fetch(index)
-            yield Batch(index, x, labels if self._labels is None else self._labels[index])
+                part = read_batch(index, self._labelled, alone=True)
+            yield part
+
+    def _labelled(self, index: np.ndarray) -> Part:
+        x, labels = self._fetch(index)
+        return x, labels if self._labels is None else self._labels[index]
+
+    def _missing(self, seen: int, why: str) -> list[Part | Gap]:
+        """The loader's batch again, sample by sample."""
+        stop = min(seen + (self._loader.batch_size or 1), self._rows)
+        parts: list[Part | Gap] = []
+        for number in range(seen, stop):
+            try:
+                parts.append(self._labelled(np.array([number])))
+            except Exception as error:
+                parts.append(Gap(1, unread(error)))
+        return parts
 
     def take(self, index: np.ndarray) -> Inputs:
         """Inputs of the samples with these numbers, in this order."""
