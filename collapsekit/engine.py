@@ -253,14 +253,18 @@ def run(
 def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
     """Fold states into results, results into tables, findings into the verdict."""
     begin = time.perf_counter()
+    event("begin", "conclude begins", stage="conclude")
     results: dict[str, Result] = {}
+    concluded: dict[str, float] = {}
     states = task.spool.restore(task.total.states)
     for probe in task.probes:
         if probe.name in states:
+            started = time.process_time()
             try:
                 results[probe.name] = probe.conclude(states[probe.name])
             except Exception as error:  # one probe's failure loses no other's result
                 task.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
+            concluded[probe.name] = time.process_time() - started
     for reading in readings:
         try:
             results[reading.name] = reading.read(_tables(task, results, ()))
@@ -279,7 +283,13 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
     if task.spool.on_disk:
         samples = task.spool.table(_columns(task, results))
         extra[SUBSET] = tables.samples
-    task.timings["conclude"] = time.perf_counter() - begin
+    task.done("conclude", begin)
+    seconds = task.total.seconds
+    spent = {
+        p.name: (p.source, seconds.get(p.name, 0.0), concluded.get(p.name, 0.0))
+        for p in task.probes
+        if p.name in seconds
+    }
     return Audit(
         verdict=fold(findings),
         findings=findings,
@@ -296,17 +306,20 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             **{p.name: _fields(p) for p in task.probes if p.name in results},
             **{r.name: _fields(r) for r in readings if r.name in results},
         },
-        provenance=provenance(task.door, task.samples, task.population, task.count, task.plan.seed),
-        run=run_block(task.started, task.timings),
+        provenance={
+            **provenance(task.door, task.samples, task.population, task.count, task.plan.seed),
+            "batch": task.size,
+            "device": task.device,
+            "population_limit": task.plan.population,
+            "on_bad_sample": task.plan.policy,
+        },
+        run=run_block(task.started, task.timings, spent),
     )
 
 
 def _log(audit: Audit) -> None:
     """Records of what happened, for whoever listens to the logger."""
     n = audit.provenance["n"]
-    for stage, seconds in audit.run["timings"].items():
-        told = f"{stage}: {seconds:.1f} s"
-        event("stage", told, stage=stage, seconds=seconds, samples=n)
     for name, why in audit.skipped.items():
         event("skipped", f"{name} was not measured: {why}", logging.WARNING, probe=name, why=why)
     for finding in audit.findings:

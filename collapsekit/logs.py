@@ -1,8 +1,8 @@
 """What an audit did, as records of the standard logger "collapsekit".
 
 Nothing is printed unless a handler is set up, as for any library. Every record has `event`, one of
-"stage", "skipped", "finding" and "end", and beside it fields of its own; a handler with `JsonLines`
-writes each record as one line of JSON.
+"begin" and "stage" (a stage begins, and is over), "skipped", "finding" and "end", and beside it
+fields of its own; a handler with `JsonLines` writes each record as one line of JSON.
 
 >>> import logging
 >>> handler = logging.StreamHandler()

@@ -40,6 +40,7 @@ def provenance(
         "latent_shape": list(door.latent_shape),
         "seed": seed,
         "prior": _prior_text(door),
+        "prior_declared": _declared_prior(door),
         "likelihood": _declared_likelihood(door),
         "parameterisation": door.parameterisation,
         "reductions": "KL and errors are summed over dimensions and values, means are over "
@@ -108,8 +109,15 @@ def identity(
     }
 
 
-def run_block(started: float, timings: Mapping[str, float]) -> dict[str, Any]:
+def run_block(
+    started: float,
+    timings: Mapping[str, float],
+    probes: Mapping[str, tuple[str, float, float]],
+) -> dict[str, Any]:
     """Times and host: the one part that differs between two equal runs.
+
+    `timings` are seconds by stage; `probes` the stream of each probe and the CPU seconds of the
+    processes in its `observe` and `conclude`.
 
     SOURCE_DATE_EPOCH fixes it, for reproducible files.
     """
@@ -122,6 +130,14 @@ def run_block(started: float, timings: Mapping[str, float]) -> dict[str, Any]:
         "host": "" if fixed else platform.platform(terse=True),
         "threads": torch.get_num_threads(),
         "timings": {name: 0.0 if fixed else round(t, 3) for name, t in timings.items()},
+        "probes": {
+            name: {
+                "stream": stream,
+                "observe": 0.0 if fixed else round(observe, 3),
+                "conclude": 0.0 if fixed else round(conclude, 3),
+            }
+            for name, (stream, observe, conclude) in probes.items()
+        },
     }
 
 
@@ -144,6 +160,20 @@ def _prior_text(door: Door) -> str:
         return "given, not used" if prior is None else f"given: {prior.describe()}"
     gaussian = prior is None or isinstance(prior, DiagonalGaussian)
     return "N(0, I)" if prior is None or gaussian else f"assumed: {prior.describe()}"
+
+
+_SHOWN = 4096  # dimensions whose prior is written out
+
+
+def _declared_prior(door: Door) -> Any:
+    """What the argument of `audit` said; None where it said nothing, or the model has its own."""
+    if door.prior is None or door.prior is getattr(door.adapter, "prior", None):
+        return None
+    row = door.prior_row if door.one_prior else None
+    if not isinstance(row, DiagonalGaussian) or row.dims > _SHOWN:
+        return _prior_text(door)
+    mean, scale = (to_numpy(tensor)[0].tolist() for tensor in (row.mean, row.scale))
+    return {"mean": mean, "scale": scale}
 
 
 def _declared_likelihood(door: Door) -> Any:

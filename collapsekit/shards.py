@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,16 +82,18 @@ class Work:
     limit: int  # rows of the keyed subset
     stored: bool  # whether the subset keeps the inputs, which cannot be read again
     policy: Policy
+    #: CPU seconds of this process in `observe`, by probe.
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def watching(self, stream: str, skip: frozenset[str]) -> list[Probe]:
         """The probes of a stream that are still running."""
         return [p for p in self.probes if p.source == stream and p.name not in skip]
 
     def counting(self) -> Work:
-        """The same with a count of passes of its own: threads do not share one."""
+        """The same with counts of its own: threads do not share one."""
         door = copy.copy(self.door)
         door.passes = Counter()
-        return replace(self, door=door)
+        return replace(self, door=door, seconds={})
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Outcome:
     subset: KeyedSubset | None = None
     labels: Rows | None = None
     passes: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Self) -> Self:
         # A probe that has stopped hears nothing of later shards: as in one unbroken pass.
@@ -122,6 +126,10 @@ class Outcome:
             subset=_both(self.subset, other.subset),
             labels=_both(self.labels, other.labels),
             passes=self.passes + other.passes,
+            seconds={
+                **self.seconds,
+                **{name: self.seconds.get(name, 0.0) + s for name, s in other.seconds.items()},
+            },
         )
 
 
@@ -163,7 +171,7 @@ def observe_data(
             tick(len(part.index) + len(part.failed))
     # One piece a shard: thousands of small ones would pin the heap in fragments.
     subset = total.subset.compact()[0] if total.subset is not None and len(total.subset) else None
-    return replace(total, subset=subset, passes=Counter(work.door.passes))
+    return replace(total, subset=subset, passes=Counter(work.door.passes), seconds=work.seconds)
 
 
 def _unread(work: Work, part: Batch) -> Outcome:
@@ -316,7 +324,7 @@ def observe_rows(
         total = total + _block(work, population, stream, start, stop, skip | total.stopped.keys())
         if tick is not None:
             tick(stop - start)
-    return replace(total, passes=Counter(population.door.passes))
+    return replace(total, passes=Counter(population.door.passes), seconds=work.seconds)
 
 
 def _block(
@@ -344,6 +352,7 @@ def _observe(
     states: dict[str, States] = {}
     stopped: dict[str, Stop] = {}
     for probe in wanted:
+        begin = time.process_time()
         try:
             states[probe.name] = probe.observe(obs)
         except Unavailable as reason:
@@ -355,6 +364,9 @@ def _observe(
             if obs.source == "data" and work.policy != "finding":
                 raise _ProbeFailed(f"{probe.name} failed on it: {why}") from error
             stopped[probe.name] = Stop(why, False)
+        finally:
+            spent = time.process_time() - begin
+            work.seconds[probe.name] = work.seconds.get(probe.name, 0.0) + spent
     return states, stopped
 
 

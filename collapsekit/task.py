@@ -21,6 +21,7 @@ from collapsekit.errors import ModelError
 from collapsekit.executors import Crowd, Failure, Job, Pool, Recipe, Shop, compute, shippable
 from collapsekit.findings import Finding
 from collapsekit.groups import GroupDoor
+from collapsekit.logs import event
 from collapsekit.observation import Source
 from collapsekit.population import Population
 from collapsekit.probe import Probe
@@ -88,6 +89,8 @@ class Task:
     spool: Spool = field(default_factory=Spool)
     checkpoint: Checkpoint | None = None
     started: float = field(default_factory=time.time)
+    size: int = 0  # samples in a batch
+    device: str = ""
 
     def run(self) -> None:
         """The three streams.
@@ -107,8 +110,15 @@ class Task:
             if self.checkpoint is not None:
                 self.checkpoint.close()
 
+    def done(self, stage: str, begin: float) -> None:
+        """Note that a stage is over, for the audit and for whoever listens."""
+        seconds = self.timings[stage] = time.perf_counter() - begin
+        told = f"{stage}: {seconds:.1f} s"
+        event("stage", told, stage=stage, seconds=round(seconds, 3), samples=self.count)
+
     def _streams(self) -> None:
         begin = time.perf_counter()
+        event("begin", "data begins", stage="data")
         size = self.plan.batch or _batch_size(self.samples)
         batches = self.samples.batches(size)
         seen: list[Batch] = []
@@ -116,6 +126,7 @@ class Task:
         known = rehearse(self.door, self.probes, self.plan.seed, heads)
         self.findings += known.findings
         self.skipped |= known.skipped
+        self.size, self.device = size, str(known.posterior.device)
         work = self._work(known)
         rows = shard_rows(size, self.samples.size, self.plan.shards)
         if self.plan.checkpoint is not None:
@@ -130,11 +141,12 @@ class Task:
         pool = None if executor is None else Pool(executor, self._recipe(work, known), shop)
         try:
             self._data(shop, pool, itertools.chain(seen, batches), size, rows)
-            self.timings["data"] = time.perf_counter() - begin
+            self.done("data", begin)
             for stream in ("population", "prior"):
                 begin = time.perf_counter()
+                event("begin", f"{stream} begins", stage=stream)
                 self._rows(shop, pool, stream, size)
-                self.timings[stream] = time.perf_counter() - begin
+                self.done(stream, begin)
         finally:
             if pool is not None:
                 pool.close()

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import collapsekit as ck
 from collapsekit import cli
@@ -1101,6 +1102,37 @@ def test_like_tells_what_differs(run: Run, here: Path) -> None:
     assert "the data's fingerprint" in told
     assert "the seed: 0 then, 3 now" in told
     assert "parameterisation" not in told
+
+
+def test_like_recalls_a_prior_or_says_that_it_cannot(run: Run, here: Path) -> None:
+    x = np.load("x.npy")
+
+    def made(prior: object) -> None:
+        encode = torch.nn.Flatten()
+        ck.audit(lambda x: (encode(x)[:, :2], 1 + 0 * encode(x)[:, :2]), x, prior=prior).save(
+            "p.audit"
+        )
+
+    made((0.5, 2.0))
+    again = run(
+        "audit", "tiny_model:LogVariance", "--data", "x.npy", "--like", "p.audit",
+        "--parameterisation", "logvar", "--out", "q.audit",
+    )  # fmt: skip
+    assert again.code in (0, 3), again.err
+    assert "--prior 0.5,2.0" in ck.load("q.audit").provenance["command"]
+    made(([0.0, 0.5], [1.0, 2.0]))
+    refused = run(
+        "audit",
+        "tiny_model:LogVariance",
+        "--data",
+        "x.npy",
+        "--like",
+        "p.audit",
+        "--parameterisation",
+        "logvar",
+    )
+    assert refused.code == 2
+    assert "the prior of the earlier audit cannot be recalled" in refused.err
 
 
 def test_like_keeps_the_thresholds_of_then(run: Run, here: Path) -> None:

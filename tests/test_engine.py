@@ -423,6 +423,22 @@ def test_a_random_decoder_is_told(linear: Audit) -> None:
     assert not any(f.code == "CK017" for f in linear.findings)
 
 
+def test_time_is_told_by_probe(linear: Audit) -> None:
+    told = linear.run["probes"]
+    assert {p.name for p in REGISTERED if p.name in told} == set(told)
+    assert told["kl"]["stream"] == "data"
+    spent = sum(entry["observe"] + entry["conclude"] for entry in told.values())
+    assert spent > 0
+
+
+def test_settings_are_recorded() -> None:
+    audit = ck.audit(LINEAR, LINEAR.sample(50, 0), batch=20, population=30, prior=(0.5, 2.0))
+    told = audit.provenance
+    assert (told["batch"], told["population_limit"], told["device"]) == (20, 30, "cpu")
+    dims = told["dimensions"]
+    assert told["prior_declared"] == {"mean": [0.5] * dims, "scale": [2.0] * dims}
+
+
 def test_labels_are_carried_through() -> None:
     labels = np.arange(300) % 3
     audit = ck.audit(LINEAR, LINEAR.sample(300, 0), labels=labels, likelihood=GAUSSIAN)

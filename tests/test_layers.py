@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "spool": ("shards",),
     "checkpoint": ("spool",),
     "executors": ("shards", "adapters"),
-    "task": ("rehearsal", "checkpoint", "executors", "provenance"),
+    "task": ("rehearsal", "checkpoint", "executors", "provenance", "logs"),
     "engine": ("readings", "adapters", "task", "logs", "groups", "joined"),
     "monitors": ("engine",),
     "comparison": ("results",),

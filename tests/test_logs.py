@@ -28,6 +28,10 @@ def test_an_audit_tells_its_stages_findings_and_end(caplog: pytest.LogCaptureFix
     records = [record.__dict__ for record in caplog.records]
     stages = [r["stage"] for r in records if r["event"] == "stage"]
     assert stages == list(audit.run["timings"])
+    begun = [r["stage"] for r in records if r["event"] == "begin"]
+    assert begun == stages
+    order = [(r["event"], r["stage"]) for r in records if "stage" in r]
+    assert order == [(e, s) for s in stages for e in ("begin", "stage")]  # told as it happens
     assert {r["code"] for r in records if r["event"] == "finding"} == {
         finding.code for finding in audit.findings
     }

@@ -269,6 +269,8 @@ def audit(
     from collapsekit import engine, probes
 
     then = None if like is None else load(like)
+    if then is not None:
+        likeness.refuse_unknown(then, prior)
     measures = None if then is None else likeness.probes(then, probes.REGISTERED)
     with (
         contextlib.redirect_stdout(sys.stderr),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from collapsekit.cli import gate
-from collapsekit.errors import CollapsekitError
+from collapsekit.errors import CollapsekitError, InputError
 from collapsekit.results import Audit, load
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ _COMPARED = {
     "beta": "beta",
     "seed": "the seed",
     "population": "the population",
+    "batch": "the batch size",
+    "device": "the device",
 }
 
 
@@ -73,8 +75,32 @@ def recalled(audit: Audit) -> dict[str, Any]:
     likelihood = told.get("likelihood")
     if isinstance(likelihood, list) and len(likelihood) == 2:
         likelihood = f"{likelihood[0]}:{likelihood[1]!r}"
+    found["population"] = told.get("population_limit")
+    found["prior"] = _prior(told.get("prior_declared"))
     found["likelihood"] = likelihood if _known_likelihood(likelihood) else None
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _prior(declared: Any) -> str | None:
+    """As ``--prior`` says it: one mean and one scale for all dimensions."""
+    if not isinstance(declared, Mapping):
+        return None
+    means, scales = set(declared["mean"]), set(declared["scale"])
+    one = len(means) == len(scales) == 1
+    return f"{means.pop()!r},{scales.pop()!r}" if one else None
+
+
+def refuse_unknown(then: Audit, prior: str | None) -> None:
+    """Raise InputError where the audit of then had a prior that no option can say."""
+    declared = then.provenance.get("prior_declared")
+    if declared is None or prior is not None:
+        return
+    raise InputError(
+        "the prior of the earlier audit cannot be recalled",
+        got=str(then.provenance.get("prior")),
+        expected="N(0, I), or one mean and one scale for all dimensions",
+        remedy="run it again in Python with the same prior=..., or pass --prior MEAN,SCALE",
+    )
 
 
 def _known_likelihood(told: Any) -> bool:

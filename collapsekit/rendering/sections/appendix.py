@@ -52,7 +52,9 @@ def build(facts: Facts) -> Section:
         blocks.append(Fold("Environment and run", (environment,)))
     stages = _stages(facts)
     if stages is not None:
-        blocks.append(Fold("Time by stage", (stages,)))
+        measures = _measures(facts)
+        both = (stages,) if measures is None else (stages, measures)
+        blocks.append(Fold("Time by stage", both))
     command = facts.audit.provenance.get("command")
     if isinstance(command, str) and command.strip():
         blocks.append(Fold("Run again", (Code(wording.clean(command, 600)),)))
@@ -193,6 +195,33 @@ def _stages(facts: Facts) -> Table | None:
         Column("Rows through the model", numeric=False),
     )
     return Table("Time by stage", columns, rows, tight=True)
+
+
+_MEASURES = 12
+
+
+def _measures(facts: Facts) -> Table | None:
+    """The measures that took the most processor time."""
+    probes = facts.audit.run.get("probes")
+    if not isinstance(probes, dict):
+        return None
+    known = [
+        (wording.clean(name, 40), float(told["observe"]), float(told["conclude"]))
+        for name, told in probes.items()
+        if isinstance(told, dict)
+        and all(isinstance(told.get(part), int | float) for part in ("observe", "conclude"))
+    ]
+    most = sorted(known, key=lambda row: -(row[1] + row[2]))[:_MEASURES]
+    if not most:
+        return None
+    columns = (
+        Column("Measure", numeric=False),
+        Column("CPU seconds over the rows"),
+        Column("CPU seconds at the end"),
+    )
+    rows = [(name, figure(observe), figure(conclude)) for name, observe, conclude in most]
+    title = f"Time by measure, the longest {len(most)} of {len(known)}"
+    return Table(title, columns, rows, tight=True)
 
 
 def _passes(facts: Facts, stage: str) -> str:
