@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from collapsekit import sample_table
 from collapsekit.errors import FileError
 from collapsekit.probe import States
-from collapsekit.sample_table import SampleTable, masked
+from collapsekit.sample_table import SampleTable, give_back, masked
 from collapsekit.shards import Outcome
 from collapsekit.streaming import Array, Rows, merged
 from collapsekit.tables import nullable
@@ -81,6 +81,7 @@ class Spool:
             self._pieces = [self._written(piece) for piece in self._pieces]
         elif self.on_disk:
             self._pieces[-1] = self._written(self._pieces[-1])
+        give_back()
         return self._pieces[-1].path
 
     def found(self, number: int, start: int, count: int, path: Path | None) -> None:
@@ -269,6 +270,7 @@ class SpooledRows:
                     index=pd.Index(wanted[valid], name="sample"),
                 )
             )
+            give_back()
         return pd.concat(parts)
 
     def arrays(self, piece: Piece) -> dict[str, pa.Array]:
