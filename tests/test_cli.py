@@ -28,6 +28,9 @@ from collapsekit.rendering.wording import STATE
 from collapsekit.results import Audit
 from collapsekit.tables import summary_table
 from tests.audits import made_up
+from tests.models import LinearVAE
+from tests.test_engine import same
+from tests.test_executors import linear
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -1163,3 +1166,49 @@ def test_the_log_as_lines_of_json(run: Run, here: Path) -> None:
     assert done.code == 0, done.err
     lines = [json.loads(line) for line in Path("log.jsonl").read_text().splitlines()]
     assert {line["event"] for line in lines} >= {"stage", "finding", "end"}
+
+
+# -- audit: several processes, and going on -------------------------------------------------------
+
+
+@pytest.fixture
+def spread(tmp_path: Path) -> tuple[str, ...]:
+    """A tiny model and data that make three shards."""
+    np.save(tmp_path / "x.npy", linear().sample(700, 0).numpy())
+    words = ("--data", str(tmp_path / "x.npy"), "--likelihood", "gaussian:0.5", "--batch", "10")
+    return ("audit", "tests.test_executors:linear", *words)
+
+
+@pytest.mark.slow
+def test_two_workers_say_what_one_process_says(
+    run: Run, tmp_path: Path, spread: tuple[str, ...]
+) -> None:
+    alone = run(*spread, "--out", tmp_path / "a.audit")
+    shared = run(*spread, "--out", tmp_path / "b.audit", "--workers", "2")
+    assert (shared.code, shared.out) == (alone.code, alone.out.replace("a.audit", "b.audit"))
+    same(ck.load(tmp_path / "a.audit"), ck.load(tmp_path / "b.audit"), rtol=0)
+
+
+@pytest.mark.slow
+def test_resume_goes_on_after_ctrl_c(
+    run: Run, tmp_path: Path, spread: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shards"
+    assert run(*spread, "--out", tmp_path / "a.audit").code == 0
+    encode, calls = LinearVAE.encode, []
+
+    def stopping(self: LinearVAE, x: Any) -> Any:
+        calls.append(len(x))
+        if len(calls) == 50:
+            raise KeyboardInterrupt
+        return encode(self, x)
+
+    monkeypatch.setattr(LinearVAE, "encode", stopping)
+    stopped = run(*spread, "--out", tmp_path / "b.audit", "--resume", folder)
+    assert stopped.code == 130
+    assert f"--resume {folder}" in stopped.err
+    assert not (tmp_path / "b.audit").exists()
+    done = sorted(path.name for path in folder.glob("data-*.state"))
+    assert done == ["data-000000.state"]
+    assert run(*spread, "--out", tmp_path / "b.audit", "--resume", folder).code == 0
+    same(ck.load(tmp_path / "a.audit"), ck.load(tmp_path / "b.audit"), rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from collapsekit.groups import GroupDoor, is_grouped
 from collapsekit.probes import REGISTERED
 from collapsekit.samples import as_samples
 from tests import laws
+from tests.test_engine import same
 
 
 class Ladder:
@@ -215,3 +217,53 @@ def test_models_that_are_not_consistent_are_told() -> None:
             ck.audit(model, x)
     assert is_grouped(Ladder())
     assert not is_grouped(nn.Linear(2, 2))
+
+
+def same_groups(a: ck.Audit, b: ck.Audit) -> None:
+    same(a, b, rtol=0)
+    assert a.groups.keys() == b.groups.keys() == {"z1", "z2"}
+    for name, group in a.groups.items():
+        same(group, b.groups[name], rtol=0)
+
+
+def test_groups_say_the_same_on_threads() -> None:
+    model = Ladder()
+    x, cut = model.sample(300), {"batch": 20, "shards": 5}
+    with ThreadPoolExecutor(2) as pool:
+        same_groups(
+            ck.audit(model, x, probes=FAST, **cut),
+            ck.audit(model, x, probes=FAST, executor=pool, **cut),
+        )
+
+
+class Stops(Ladder):
+    """Presses Ctrl-C after some encoded batches."""
+
+    left = 10**9
+
+    def encode(self, x: Tensor, draw: Any) -> None:
+        Stops.left -= 1
+        if Stops.left < 0:
+            raise KeyboardInterrupt
+        super().encode(x, draw)
+
+
+@pytest.mark.parametrize("group", [0, 1])
+def test_groups_go_on_after_an_interruption_in_any_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    model = Stops()
+    x, cut = model.sample(300), {"batch": 20, "shards": 5, "probes": FAST}
+    monkeypatch.setattr(Stops, "left", 10**9)
+    whole = ck.audit(model, x, **cut)
+    each = (10**9 - Stops.left) // 2  # passes of a group, about
+    Stops.left = group * each + each // 2
+    with pytest.raises(KeyboardInterrupt):
+        ck.audit(model, x, checkpoint=tmp_path, **cut)
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    assert folders == [f"group-{place}" for place in range(group + 1)]
+    finished = list((tmp_path / f"group-{group}").glob("data-*.state"))
+    assert finished
+    Stops.left = 10**9
+    same_groups(whole, ck.audit(model, x, checkpoint=tmp_path, **cut))
+    assert 10**9 - Stops.left < 2 * each  # what was finished was not computed again
