@@ -114,13 +114,13 @@ class Crashes(models.LinearVAE):
 
 
 class Reads(list[Tensor]):
-    """Samples whose number 170 cannot be read by a worker."""
+    """Samples for whose number 170 a worker lacks the memory."""
 
     home = os.getpid()
 
     def __getitem__(self, i):  # type: ignore[no-untyped-def, override]
         if i == 170 and os.getpid() != self.home:
-            raise OSError("the disk is gone")
+            raise MemoryError("no memory is left")
         return super().__getitem__(i)
 
 
@@ -140,7 +140,7 @@ def test_a_shard_that_fails_twice_is_told_and_costs_no_other(forked: Executor) -
     audit = audited(forked, data=Dataset())
     lost = next(f for f in audit.findings if f.code == "CK010")
     assert "150 to 199" in lost.message
-    assert "the disk is gone" in lost.message
+    assert "no memory is left" in lost.message
     assert lost.verdict == "inconclusive"  # a sixth of the data
     missing = audit.samples["kl_total"].isna().to_numpy().nonzero()[0]
     assert missing.tolist() == list(range(150, 200))

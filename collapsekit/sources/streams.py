@@ -187,6 +187,8 @@ class LoaderSamples(StreamSamples):
         for number in range(seen, stop):
             try:
                 parts.append(self._labelled(np.array([number])))
+            except MemoryError:
+                raise
             except Exception as error:
                 parts.append(Gap(1, unread(error)))
         return parts
