@@ -342,7 +342,8 @@ def _fields(measure: Any) -> dict[str, Any]:
     # Probes are dataclasses by custom, not by inheritance; one without fields prints none.
     if not is_dataclass(measure) or isinstance(measure, type):
         return {}
-    return asdict(measure)
+    # Lists, as they come back from a file: a loaded audit equals the one that was saved.
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(measure).items()}
 
 
 def _columns(task: Task, results: dict[str, Result]) -> list[pd.DataFrame | SpooledRows | None]:

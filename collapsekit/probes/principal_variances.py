@@ -88,11 +88,11 @@ class PrincipalVariances:
         decoder = Number(
             "decoder_variance",
             bar,
-            math.nan,
-            math.nan,
+            bar,
+            bar,
             "squared units of the data",
             rows,
-            "as declared, so without an interval: beta scale^2, beta counted once where it is "
+            "as declared, so nothing to be unsure of: beta scale^2, beta counted once where it is "
             "scale^2",
         )
         return Result((number, decoder), tables={"principal_variances": table.reset_index()})
