@@ -166,10 +166,12 @@ def give_back() -> None:
 
 def _found_trim() -> Callable[[int], int] | None:
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        found = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # another C library, or another system
         return None
-    return found
+    found.argtypes = [ctypes.c_size_t]
+    trim: Callable[[int], int] = found
+    return trim
 
 
 _trim = _found_trim()
