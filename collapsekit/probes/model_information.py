@@ -106,7 +106,7 @@ class ModelInformation:
             "saturated_fraction",
             int(frame["model_information_saturated"].sum()),
             len(frame),
-            f"samples whose true posterior few of {draws:,} prior draws hit",
+            f"samples whose true posterior few of {draws:,} prior draws hit, for these draws",
         )
         saturated = share.value > self.most_saturated
         number = _number(moments, draws, shared, saturated)
