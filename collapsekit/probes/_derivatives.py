@@ -79,8 +79,10 @@ class Slopes:
     def central(self, direction: Tensor) -> Tensor:
         """Derivatives [B, P] along directions, one a row [B, D], by central differences."""
         h = self._step(direction)[:, None]
+        # Copies: a model may answer in one buffer again and again.
         ahead, behind = (
-            self.output(self.obs.z + sign * h * direction).to(torch.float64) for sign in (1, -1)
+            self.output(self.obs.z + sign * h * direction).to(torch.float64, copy=True)
+            for sign in (1, -1)
         )
         slope: Tensor = (ahead - behind) / (2 * h).to(ahead.device)
         return slope

@@ -158,7 +158,7 @@ ODD_POSTERIORS = [
 NEVER = {
     "nothing", "a number", "a string", "three things", "no things", "one row less",
     "one row more", "two shapes", "no dimensions", "rows summed", "turned", "complex", "objects",
-    "strings", "sparse", "meta", "a Laplace", "one constant scale", "a mapping", "the mean alone",
+    "strings", "sparse", "meta", "one constant scale", "a mapping", "the mean alone",
 }  # fmt: skip
 
 
