@@ -257,7 +257,7 @@ def test_models_that_return_one_buffer_again_and_again(dtype: torch.dtype) -> No
 
     audit = ck.audit(Model(encoded, decoded), X, batch=5)
     plain = ck.audit(Model(fine, fine_too), X, batch=5)
-    # In double precision the single-precision encoder refuses what the decoder gives: no round trip.
+    # In double precision the encoder, a single-precision net, refuses the outputs: no round trip.
     shared = [name for name in plain.summary.index if name in audit.summary.index]
     assert {"rate", "reconstruction_error", "swap_gap", "decoder_rank"} <= set(shared)
     for name in shared:
