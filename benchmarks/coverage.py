@@ -86,7 +86,6 @@ WIDE = {
     "lower_lipschitz_low": "both ends of a pair share a value: ranks are those of n / 2",
     "round_trip_r2": "the squared mean of the codes is all that varies; widened by the bias",
     "round_trip_r2_prior": "the squared mean of the codes is all that varies; widened by the bias",
-    "reidentification": "samples share neighbours, so each takes what another gives",
 }
 #: Why a headline may be below the floor.
 NARROW = {
