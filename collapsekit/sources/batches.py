@@ -131,6 +131,8 @@ def read_batch(
     go(index)
     if not failed:
         raise whole  # each can be read, together they cannot: they do not look alike
+    if not found and 0 in failed and isinstance(whole, InputError):
+        raise whole  # nothing is lost yet, and what is wrong with such data is known by name
     return _assembled(found, failed)
 
 
