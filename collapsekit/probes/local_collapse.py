@@ -126,7 +126,10 @@ class LocalCollapse:
         finding = LOCAL.finding(
             severity,
             f"{told} ({limits}).",
-            evidence=[Evidence(share), Evidence(judged, self.local_share, "<")],
+            # Where all of them are wide, the share that is shown is the one that is judged.
+            evidence=[Evidence(share, self.local_share, "<")]
+            if wide == count
+            else [Evidence(share), Evidence(judged, self.local_share, "<")],
             verdict=verdict,
             samples=state["first"].index,
         )
