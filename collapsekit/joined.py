@@ -35,7 +35,7 @@ def joined_groups(audits: Mapping[str, Audit]) -> Audit:
         findings += [
             replace(
                 f,
-                message=f"{name}: {f.message}",
+                message=f"group {name}: {f.message}",
                 dimensions=tuple(start + j for j in f.dimensions),
             )
             for f in audit.findings
@@ -69,6 +69,8 @@ def joined_groups(audits: Mapping[str, Audit]) -> Audit:
 
 def _verdict(audits: Mapping[str, Audit], findings: tuple[Finding, ...]) -> Verdict:
     word = fold(findings)
+    if all(audit.verdict.name == "healthy" for audit in audits.values()):
+        return replace(word, sentence=f"Healthy: every group is. {_each(audits)}")
     group = next((n for n, audit in audits.items() if audit.verdict.name == word.name), None)
     if group is None:  # some groups could not decide what together they do
         return word
@@ -76,6 +78,11 @@ def _verdict(audits: Mapping[str, Audit], findings: tuple[Finding, ...]) -> Verd
     others = [f"{n} is {a.verdict.name}" for n, a in audits.items() if n != group]
     rest = f" Of the other groups, {', '.join(others)}." if others else ""
     return replace(own, sentence=f"Group {group}. {own.sentence}{rest}")
+
+
+def _each(audits: Mapping[str, Audit]) -> str:
+    sentences = (audit.verdict.sentence.removeprefix("Healthy: ") for audit in audits.values())
+    return " ".join(f"Group {name}: {s}" for name, s in zip(audits, sentences, strict=True))
 
 
 def _told(audits: Mapping[str, Audit], total: Number | None) -> Finding:

@@ -142,7 +142,7 @@ def made_up(
             "beta": 0.4,
             "versions": {"collapsekit": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6"},
             "notes": [],
-            "passes": {"data": {"encode": 2 * n, "decode": 3 * n}},
+            "passes": {"data: encode": 2 * n, "data: decode": 3 * n},
         },
         run={
             "started": "2026-11-22T10:31:07+00:00",

@@ -28,6 +28,10 @@ def render(audit: Audit, *, rows: npt.NDArray[np.int64] | None = None) -> str:
         "dimensions_total": len(audit.dimensions),
         "dimensions": records(frame),
     }
+    if audit.groups:  # their order is that of "groups"
+        content["group_verdicts"] = {
+            name: group.head()["verdict"] for name, group in audit.groups.items()
+        }
     return dump_json(content)
 
 

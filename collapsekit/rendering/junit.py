@@ -28,8 +28,10 @@ def render(audit: Audit) -> str:
     root = ElementTree.Element("testsuites", {"name": "collapsekit", **numbers})
     suite = ElementTree.SubElement(root, "testsuite", {"name": _safe(model), **numbers})
     properties = ElementTree.SubElement(suite, "properties")
-    for name, value in (("verdict", audit.verdict.name), ("sentence", audit.verdict.sentence)):
-        ElementTree.SubElement(properties, "property", {"name": name, "value": _safe(value)})
+    told = [("verdict", audit.verdict.name), ("sentence", audit.verdict.sentence)]
+    told += [(f"verdict of group {g}", audit.verdict.name) for g, audit in audit.groups.items()]
+    for name, value in told:
+        ElementTree.SubElement(properties, "property", {"name": _safe(name), "value": _safe(value)})
     seen: dict[str, int] = {}
     for finding in findings:
         _case(suite, finding, seen)

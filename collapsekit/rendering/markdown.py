@@ -8,6 +8,7 @@ from collapsekit.findings import Severity
 from collapsekit.rendering import wording
 from collapsekit.rendering.facts import Facts
 from collapsekit.rendering.sections import findings as findings_section
+from collapsekit.rendering.sections import groups as groups_section
 from collapsekit.rendering.sections import verdict as verdict_section
 from collapsekit.results import Audit
 
@@ -29,6 +30,9 @@ def render(audit: Audit) -> str:
         escape(verdict_section.lead(facts)),
         _origin(facts),
     ]
+    groups = _groups(facts)
+    if groups:
+        parts.append(groups)
     rows = [findings_section.row(finding) for finding in facts.findings()]
     if rows:
         lines = [
@@ -77,6 +81,21 @@ def _origin(facts: Facts) -> str:
     parts.append(f"{facts.n:,} {wording.plural(facts.n, 'sample')}")
     parts.append(f"{facts.d:,} {wording.plural(facts.d, 'dimension')}")
     return f"{', '.join(parts)}."
+
+
+def _groups(facts: Facts) -> str:
+    groups, note = groups_section.shown(facts)
+    if not groups:
+        return ""
+    lines = [
+        f"### {escape(groups_section.headline(facts))}",
+        "",
+        f"| {' | '.join(groups_section.COLUMNS)} |",
+        "|---|---|--:|--:|--:|--:|--:|---|",
+    ]
+    lines += [f"| {' | '.join(map(escape, group.cells()))} |" for group in groups]
+    lines += ["", note] if note else []
+    return "\n".join(lines)
 
 
 def _summary(facts: Facts) -> str:

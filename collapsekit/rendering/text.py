@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from collapsekit.rendering import wording
 from collapsekit.rendering.facts import Facts
-from collapsekit.rendering.sections import verdict
+from collapsekit.rendering.sections import groups, verdict
 from collapsekit.results import Audit
 
 WIDTH = 88
@@ -18,6 +18,9 @@ def render(audit: Audit) -> str:
     facts = Facts(audit)
     state = wording.STATE.get(audit.verdict.name, audit.verdict.name)
     parts = [state.upper(), _wrap(verdict.lead(facts)), _origin(facts)]
+    told = _groups(facts)
+    if told:
+        parts.append(told)
     findings = _findings(facts)
     if findings:
         parts.append(findings)
@@ -62,6 +65,19 @@ def _origin(facts: Facts) -> str:
     if told.get("seed") is not None:
         parts.append(f"seed {wording.field_value(told['seed'], 20)}")
     return _wrap(" · ".join(parts))
+
+
+def _groups(facts: Facts) -> str:
+    shown, note = groups.shown(facts)
+    if not shown:
+        return ""
+    rows = [
+        # Six columns: what is worst of a group stands among the findings, in full.
+        (wording.middle(cells[0], 24), cells[1], *cells[3:7])
+        for cells in (groups.COLUMNS, *(group.cells() for group in shown))
+    ]
+    parts = [_wrap(groups.headline(facts)), table(rows, right=(2, 3, 4, 5))]
+    return "\n".join([*parts, *([_wrap(note)] if note else [])])
 
 
 def _findings(facts: Facts) -> str:

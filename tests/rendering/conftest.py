@@ -13,6 +13,7 @@ from collapsekit.demo import DigitsVAE, digits
 from collapsekit.results import Audit
 from tests import audits
 from tests.rendering import browser as browsers
+from tests.test_groups import Ladder
 
 #: Would set window.struck, were it ever markup, script or an attribute.
 STRIKE = "\"'></script></style><img src=x onerror=window.struck=1><svg onload=window.struck=1>"
@@ -25,6 +26,12 @@ def browser() -> Iterator[browsers.Browser]:
         pytest.skip("no Chromium on PATH")
     with browsers.browser(path) as opened:
         yield opened
+
+
+def _ladder() -> Audit:
+    """A hierarchical model whose top group says nothing."""
+    model = Ladder(a=(0.0, 0.0))
+    return ck.audit(model, model.sample(120), seed=1)
 
 
 def _measured() -> Audit:
@@ -53,6 +60,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "local", n=600, labels=tuple(f"A rather long label {k}" for k in range(30))
         ).to_html(),
         "measured": _measured().to_html(),
+        "groups": _ladder().to_html(),
         "nothing measured": audits.bare().to_html(),
         "comparison": compare(
             {"vanilla": partial, "repaired": audits.made_up("healthy", n=200)}

@@ -58,6 +58,7 @@ NAMES = (
     "latent image",
     "long labels",
     "measured",
+    "groups",
     "nothing measured",
     "comparison",
     "seven audits",

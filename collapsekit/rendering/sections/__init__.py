@@ -17,6 +17,7 @@ from collapsekit.rendering.sections import (
     dimensions,
     findings,
     gallery,
+    groups,
     information,
     injectivity,
     kl_map,
@@ -35,6 +36,7 @@ Builder = Callable[[Facts], Section | None]
 #: One line per section: a new one is its file and a line here.
 SECTIONS: tuple[Builder, ...] = (
     verdict.build,
+    groups.build,
     findings.build,
     samples.build,
     gallery.build,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from collapsekit.number import Number
 from collapsekit.rendering import wording
 from collapsekit.rendering.blocks import Paragraph, Section, Strip, Tile, Tiles
 from collapsekit.rendering.facts import Facts, Judged
+from collapsekit.rendering.sections import groups
 from collapsekit.rendering.wording import (
     counted,
     figure,
@@ -30,14 +32,21 @@ ROUND_TRIPS = ("robust_round_trip_r2", "round_trip_r2", "round_trip_r2_prior")
 def build(facts: Facts) -> Section:
     """The verdict's section; it exists for every audit."""
     verdict = facts.audit.verdict
+    group = groups.deciding(facts)
+    told = facts if group is None else group.facts
     tiles = tuple(
-        tile(facts) for tile in (_rate, _active, _local, _information, _collisions, _round_trip)
+        tile(told) for tile in (_rate, _active, _local, _information, _collisions, _round_trip)
     )
     note = (
         "Track: the block is the interval, the thin line the threshold, the darker side passes."
         if any(tile.strip is not None for tile in tiles)
         else ""
     )
+    if facts.audit.groups:
+        # Of several groups together only the rate is measured; the rest is told group by group.
+        tiles = tuple(replace(tile, href="#groups") for tile in tiles if not tile.reason)
+        whose = "the whole model’s" if group is None else f"those of group {group.name}"
+        note = sentences(f"The numbers are {whose}.", note)
     return Section(
         id="verdict",
         nav="Verdict",
@@ -69,8 +78,13 @@ def headline(facts: Facts) -> str:
         "contradictory": _contradictory,
         "inconclusive": _inconclusive,
     }
+    if facts.audit.groups and facts.audit.verdict.name == "healthy":
+        return tie(groups.headline(facts))
     writer = writers.get(facts.audit.verdict.name)
-    text = writer(facts) if writer is not None else ""
+    group = groups.deciding(facts)
+    text = writer(facts if group is None else group.facts) if writer is not None else ""
+    if group is not None and text:
+        text = f"Group {group.name}: {text[0].lower()}{text[1:]}"
     return tie(text or wording.STATE.get(facts.audit.verdict.name, "Audit"))
 
 
@@ -94,7 +108,7 @@ def _total(facts: Facts) -> str:
         return first
     top = information.high if math.isfinite(information.high) else information.value
     at_most = f"at most {figure(top, significant=2)} nats are information"
-    if rate is not None and top > 0.8 * rate.value:
+    if rate is not None and top >= 0.8 * rate.value:
         return sentences(first, f"Its KL is only {quantity(rate)} per {facts.noun}.")
     if rate is not None:
         return sentences(first, f"Of {quantity(rate)} of KL, {at_most}.")
