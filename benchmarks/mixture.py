@@ -2,19 +2,26 @@
 
 One process, one thread, CPU time, minimum of interleaved repeats: only the ratios mean something.
 "x mm" is time over that of the 4 D flops a pair takes as a product, at the best rate that torch.mm
-reached in this process. Cases: all dimensions active; every fourth active, the others collapsed;
-all collapsed, where the compiled loop can leave no pair early; scales a thousand times smaller.
+reached in this process. "Floor" is the time of those flops at the rate of multiply-adds that never
+leave the registers (where there is a compiler), and for torch that of its four passes over a block
+by themselves: exponentials included, nothing else. Cases: all dimensions active; every fourth
+active, the others collapsed; all collapsed, where the compiled loop can leave no pair early; scales
+a thousand times smaller.
+
     python benchmarks/mixture.py [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +98,41 @@ def peak(dtype: torch.dtype, dims: int) -> dict[str, tuple[Timed, float]]:
     }
 
 
+def registers() -> dict[str, tuple[Timed, float]]:
+    """Multiply-adds in registers and their flops; nothing where there is no compiler."""
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or isinstance(native.library(), str):
+        return {}
+    source = Path(__file__).with_name("multiply_add.cpp")
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder, "multiply_add.so")
+        options = ["-O3", "-std=c++17", "-shared", "-fPIC", "-march=native"]
+        subprocess.run([compiler, *options, "-o", str(made), str(source)], check=True)
+        library = ctypes.CDLL(str(made))
+    steps, timed = 200_000, {}
+    for kind in ("float32", "float64"):
+        chains = getattr(library, f"chains_{kind}")
+        chains.argtypes, chains.restype = [ctypes.c_int64], ctypes.c_double
+        count = getattr(library, f"flops_a_step_{kind}")
+        count.restype = ctypes.c_int64
+        timed[f"{kind} registers"] = (lambda run=chains: run(steps), float(steps * count()))
+    return timed
+
+
+def passes(dims: int) -> dict[str, Timed]:
+    """What the float32 torch path takes at least: four passes over 512 x 512 pairs, 20 times."""
+    left, right = torch.randn(512, 2 * dims + 2), torch.randn(2 * dims + 2, 512)
+    block, sums = torch.empty(512, 512), torch.empty(512)
+    exponents = -20 * torch.rand(512, 512)
+    each: dict[str, Timed] = {
+        "pass mm": lambda: torch.mm(left, right, out=block),
+        "pass clamp": lambda: block.clamp_min_(-126.0),
+        "pass exp2": lambda: torch.exp2(exponents, out=block),
+        "pass sum": lambda: torch.sum(block, 1, out=sums),
+    }
+    return {name: lambda run=run: [run() for _ in range(20)] for name, run in each.items()}  # type: ignore[misc]
+
+
 def broadcast(mean: Tensor, scale: Tensor, z: Tensor, megabytes: float) -> Tensor:
     """ln sum_j, by [rows, K, D] chunks of at most so many MB: what one writes first."""
     rows = max(1, int(megabytes * 1e6 / (mean.numel() * mean.element_size())))
@@ -118,10 +160,14 @@ def minibatch_mi(mean: Tensor, logvar: Tensor) -> Tensor:
     return negative_entropy - log_aggregate.mean()
 
 
-def mixture_report(dims: int, size: Size, paths: list[str]) -> None:
+def mixture_report(
+    dims: int, size: Size, paths: list[str], flat_out: dict[str, tuple[Timed, float]]
+) -> None:
     own = torch.arange(size.rows)
     products = peak(torch.float32, dims) | peak(torch.float64, dims)
-    timed: dict[str, Timed] = {name: function for name, (function, _) in products.items()}
+    counted = products | flat_out
+    timed: dict[str, Timed] = {name: function for name, (function, _) in counted.items()}
+    timed |= passes(dims)
     levels = {}
     for case in CASES:
         mean, scale, z = data(size.columns, dims, case)
@@ -147,19 +193,35 @@ def mixture_report(dims: int, size: Size, paths: list[str]) -> None:
     chunk = min(CHUNKS_MB, key=lambda mb: best[f"naive {mb}"])
     naive = best[f"naive {chunk}"] / (size.naive_rows * size.columns) * 1e9
     usual = best["minibatch"] / batch**2 * 1e9
+    floors = {
+        (n.split()[0], "compiled"): 4e9 * dims * best[n] / flops
+        for n, (_, flops) in flat_out.items()
+    }
+    parts = {n: best[n] / (20 * 512**2) * 1e9 for n in best if n.startswith("pass ")}
+    floors["float32", "torch"] = sum(parts.values())
     print(
         f"D = {dims}: torch.mm takes {product['float32']:.2f} ns for 4 D flops in float32 "
         f"({rate['float32'] / 1e9:.0f} GF/s), {product['float64']:.2f} ns in float64 "
         f"({rate['float64'] / 1e9:.0f}); naive float32 broadcast, best chunk {chunk} MB, "
         f"{naive:.0f} ns/pair; minibatch code, B = {batch}, {usual:.0f} ns/pair"
     )
+    said = [f"{n.removeprefix('pass ')} {value:.2f}" for n, value in parts.items()]
+    print(f"  floor torch float32: {' + '.join(said)} = {sum(parts.values()):.2f} ns/pair")
+    for (kind, path), value in floors.items():
+        if path == "compiled":
+            print(
+                f"  floor compiled {kind}: {value:.2f} ns/pair by multiply-adds alone "
+                f"({4 * dims / value:.0f} GF/s), {value / product[kind]:.2f} x mm"
+            )
     for (case, path), level in levels.items():
         nanoseconds = best[f"{case} {path}"] / (size.rows * size.columns) * 1e9
         # `mixed` counts against float32 too: that is the harder comparison.
-        against = product["float64" if "float64" in level else "float32"]
+        kind = "float64" if "float64" in level else "float32"
+        against, floor = product[kind], floors.get((kind, path))
+        above = "" if floor is None else f"{nanoseconds / floor:4.2f} x floor, "
         print(
             f"  {case:9s} {path:8s} {level:14s} {nanoseconds:6.2f} ns/pair, "
-            f"{nanoseconds / against:5.2f} x mm ({against / nanoseconds:.2f} of its rate), "
+            f"{nanoseconds / against:5.2f} x mm ({against / nanoseconds:.2f} of its rate), {above}"
             f"naive {naive / nanoseconds:4.0f} x, minibatch {usual / nanoseconds:4.0f} x",
             flush=True,
         )
@@ -262,8 +324,9 @@ def main() -> None:
         f"{processor()}; {os.cpu_count()} cores, 1 thread; torch {torch.__version__}; {size}; "
         f"compiled path: {library if isinstance(library, str) else 'yes'}"
     )
+    flat_out = registers()
     for dims in (8, 32, 128):
-        mixture_report(dims, size, paths)
+        mixture_report(dims, size, paths, flat_out)
     for columns in (4096,) if chosen.quick else (4096, 16384, 50000):
         for width in (0.3, 0.01, 1e-4):
             marginals_report(columns, width, 2)

@@ -175,15 +175,13 @@ __attribute__((noinline)) void refer(Rows<T> &rows, int row, const T *energy) {
   rows.limit[row] = reference + rows.cut;
 }
 
-// Adds the terms of one row's pairs with one panel.
+// Adds the terms of one row's pairs with one panel, some of which are close.
 template <typename T>
 inline void add(Rows<T> &rows, int row, const T *energy) {
   Vec<T> e[PARTS];
 #pragma GCC unroll 4
   for (int part = 0; part < PARTS; ++part) e[part] = load(energy + part * (VECTOR / int(sizeof(T))));
-  const Vec<T> lowest = least<T>(e);
-  if (!any<T>(near<T>(lowest, rows.limit[row]))) return;
-  if (__builtin_expect(any<T>((Bits<T>)(lowest < every<T>(rows.reference[row]))), 0))
+  if (__builtin_expect(any<T>((Bits<T>)(least<T>(e) < every<T>(rows.reference[row]))), 0))
     refer(rows, row, energy);
   const Vec<T> reference = every<T>(rows.reference[row]);
   Vec<T> sum = rows.recent[row];
@@ -201,7 +199,7 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
   constexpr T INFINITE = std::numeric_limits<T>::infinity();
   Rows<T> rows;
   alignas(PANEL) T kept[TILE + ROWS][WIDTH];
-  int close_rows[TILE];
+  int close_rows[TILE + 1];
   rows.cut = T(cut);
   for (int r = 0; r < count; ++r) {
     rows.recent[r] = Vec<T>{};
@@ -259,7 +257,13 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part)
           std::memcpy(kept[top + r] + part * LANES, &energy[r][part], VECTOR);
-      for (int r = 0; r < ROWS && top + r < count; ++r) close_rows[waiting++] = top + r;
+      // Without a branch: which rows are close is as good as random, and a wrong guess costs more
+      // than the terms of a panel.
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; ++r) {
+        close_rows[waiting] = top + r;
+        waiting += int(any<T>(near<T>(least<T>(energy[r]), limit[r]))) & int(top + r < count);
+      }
     }
     for (int k = 0; k < waiting; ++k) {
       const int row = close_rows[k];
