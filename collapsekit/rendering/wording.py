@@ -43,6 +43,7 @@ HEADLINE = {
     "active_units": "Active units",
     "active_fraction": "Share of units active",
     "effective_rank": "Effective rank of the codes",
+    "redundant_dimensions": "Active dimensions that repeat others",
     "locally_collapsed_fraction": "Samples locally collapsed",
     "mutual_information": "Information about the input",
     "reidentification": "Samples that their code identifies",

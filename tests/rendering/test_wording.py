@@ -6,9 +6,11 @@ import math
 
 import pytest
 
+import collapsekit as ck
 from collapsekit.number import Number
 from collapsekit.rendering import wording
 from collapsekit.rendering.wording import NBSP
+from tests import models
 
 NAN = math.nan
 
@@ -136,3 +138,9 @@ def test_a_threshold_that_was_computed_has_no_more_digits_than_help() -> None:
     assert wording.in_unit(8.289306, "nats") == "8.29\u00a0nats"
     assert wording.in_unit(0.0001, "") == "0.0001"
     assert wording.in_unit(0.1, "nats") == "0.1\u00a0nats"
+
+
+def test_every_headline_of_an_audit_has_plain_words() -> None:
+    model = models.LinearVAE((3.0, 0.5, 0.0))
+    audit = ck.audit(model, model.sample(64, 1), likelihood=("gaussian", 0.5), seed=0)
+    assert set(audit.summary.index) - set(wording.HEADLINE) == set()
