@@ -7,6 +7,7 @@ Probes read products; none declares what it needs. A product that the model cann
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -345,6 +346,14 @@ class Observation:
         Unavailable
             No row has one.
         """
+        return self._of_partner(lambda posterior: posterior.draw(self._noise("posterior"))[0])
+
+    @cached_property
+    def mean_partner(self) -> Tensor:
+        """The partner's posterior mean, as `z_partner`: float64 [B, D]."""
+        return self._of_partner(lambda posterior: posterior.mean)
+
+    def _of_partner(self, code: Callable[[Family], Tensor]) -> Tensor:
         if not bool((self.population.partner >= 0).any()):
             raise Unavailable(
                 "no sample has a partner to swap codes with",
@@ -354,7 +363,7 @@ class Observation:
         partner = self.population.partner[self.rows].to(self.z.device)
         paired = partner >= 0
         partner = partner.clamp(min=0)
-        z, _ = self.population.posterior.take(partner).draw(self._noise("posterior"))
+        z = code(self.population.posterior.take(partner))
         if not self.door.one_prior and isinstance(self.prior, DiagonalGaussian):
             # Each code is read against its own prior: what is swapped is how far it lies from it.
             theirs = self.population.priors(to_numpy(partner))

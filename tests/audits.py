@@ -692,7 +692,7 @@ def _findings(kind: Kind, numbers: list[Number], n: int, d: int) -> list[Finding
     if kind == "contradictory":
         found.append(
             made(
-                "CK701",
+                "CK602",
                 fail,
                 "KL says that the code is unused; another sample’s code costs 74 nats.",
                 "swap_gap",

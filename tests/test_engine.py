@@ -296,25 +296,60 @@ def test_a_decoder_that_ignores_the_code() -> None:
     assert audit.number("swap_gap").value == 0
 
 
-class Contradictory:
-    """Declares posteriors at the prior, while the decoder lives on what little they differ."""
+class OtherWidth:
+    """Declares the prior's width; its decoder lives with codes that hardly leave their mean."""
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return 0.1 * x, torch.ones_like(x)
+        return 0.05 * x, torch.ones_like(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        return 3.0 * z
+        return 20.0 * z
 
 
-def test_a_contradiction_is_the_verdict() -> None:
-    x = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    probes = [
-        p for p in REGISTERED if p.name in ("kl", "active_units", "reconstruction", "swap_gap")
-    ]
-    audit = ck.audit(Contradictory(), x, likelihood=("gaussian", 0.1), probes=probes)
+@pytest.mark.parametrize("likelihood", [None, ("gaussian", 0.1)])
+def test_a_contradiction_is_the_verdict(likelihood: Any) -> None:
+    x = torch.randn(2_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    probes = [p for p in REGISTERED if p.name in ("kl", "active_units", "mean_codes")]
+    audit = ck.audit(OtherWidth(), x, likelihood=likelihood, probes=probes)
     assert audit.number("rate").high < 0.1
-    assert audit.number("swap_gap").low > 10
+    assert audit.number("told_by_mean_fraction").value == 1
     assert audit.verdict.name == "contradictory"
+
+
+@pytest.mark.parametrize("loading", [5.0, 10.0])
+@pytest.mark.parametrize("share", [0.03, 0.1])
+def test_a_lagging_encoder_is_no_contradiction(loading: float, share: float) -> None:
+    """Its gap is (2 R)^1/2 times the model information, thousands of times its rate R."""
+
+    class Lagging:
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return share * x / loading, torch.ones_like(x)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return loading * z
+
+    generator = torch.Generator().manual_seed(0)
+    z, noise = (torch.randn(2_000, 1, generator=generator, dtype=torch.float64) for _ in range(2))
+    audit = ck.audit(Lagging(), loading * z + 0.5 * noise, likelihood=("gaussian", 0.5))
+    assert audit.number("swap_gap").low > 100 * audit.number("rate").value
+    assert audit.verdict.name == "total"
+    assert any(f.code == "CK605" and "only the inference" in f.message for f in audit.findings)
+
+
+def test_active_units_that_nobody_reads_are_no_contradiction() -> None:
+    """A variance of 0.05 is active, and tells 0.03 nat: the information decides."""
+
+    class Deaf:
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return 0.22 * x, torch.full_like(x, 0.975)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return 0.0 * z
+
+    x = torch.randn(2_000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    audit = ck.audit(Deaf(), x, likelihood=GAUSSIAN)
+    assert audit.number("active_units").low == 1
+    assert audit.verdict.name == "total"
 
 
 @pytest.mark.parametrize("likelihood", [None, GAUSSIAN])

@@ -24,6 +24,7 @@ from collapsekit.probes.kl_distribution import KLDistribution, kl_distribution
 from collapsekit.probes.latent_view import LatentView
 from collapsekit.probes.local_collapse import LocalCollapse, local_collapse
 from collapsekit.probes.lower_lipschitz import LowerLipschitz, lower_lipschitz
+from collapsekit.probes.mean_codes import MeanCodes, mean_codes
 from collapsekit.probes.model_information import ModelInformation, model_information
 from collapsekit.probes.mutual_information import (
     MutualInformation,
@@ -55,6 +56,7 @@ REGISTERED: tuple[Probe, ...] = (
     PrincipalVariances(),
     SampledScale(),
     SwapGap(),
+    MeanCodes(),
     ShuffleCost(),
     Collisions(),
     LowerLipschitz(),
@@ -88,6 +90,7 @@ __all__ = [
     "LatentView",
     "LocalCollapse",
     "LowerLipschitz",
+    "MeanCodes",
     "ModelInformation",
     "MutualInformation",
     "PrincipalVariances",
@@ -112,6 +115,7 @@ __all__ = [
     "linear_dimensions",
     "local_collapse",
     "lower_lipschitz",
+    "mean_codes",
     "mean_variance",
     "model_information",
     "mutual_information",

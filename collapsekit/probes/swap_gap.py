@@ -21,8 +21,8 @@ SWAP = Code(
     title="Swap gap",
     meaning="The cheapest test of whether the decoder reads the code: give it another sample's "
     "code and see how much worse it reconstructs. Zero means that it does not care. The test "
-    "needs no prior and no scale of the latents, so it also catches models whose KL was computed "
-    "from one width and whose sampler uses another.",
+    "needs no prior and no scale of the latents. Codes are drawn from the declared posterior: "
+    "before a sharp decoder the gap can be large at a KL of next to nothing (CK605).",
     formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with "
     "the same noise; the partner is the next sample in hash order with the same condition. Nats "
     "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "

@@ -51,6 +51,7 @@ HEADLINE = {
     "total_correlation": "Overlap between dimensions",
     "reconstruction_error": "Reconstruction error",
     "swap_gap": "Swap gap",
+    "told_by_mean_fraction": "Samples given back from their posterior mean",
     "collision_fraction": "Samples that share a code with an unrelated one",
     "lower_lipschitz": "Least movement of the code between neighbours, median",
     "lower_lipschitz_low": "Least movement of the code between neighbours, lowest 5 %",

@@ -140,17 +140,21 @@ def _deterministic(facts: Facts) -> str:
 
 
 def _contradictory(facts: Facts) -> str:
-    rate, swap = facts.number("rate"), facts.number("swap_gap")
-    active = facts.number("active_units")
-    if swap is None or (rate is None and active is None):
+    if "CK409" in facts.audit.verdict.codes:
+        return "The model does not draw from the posterior that it declares."
+    rate, active = facts.number("rate"), facts.number("active_units")
+    given, swap = facts.number("told_by_mean_fraction"), facts.number("swap_gap")
+    if (given is None and swap is None) or (rate is None and active is None):
         return "The measures contradict each other."
-    gap = f"swap gap {quantity(swap)}"
     told = [f"KL {quantity(rate)}"] if rate is not None else []
     if active is not None:
         told.append(f"{figure(active.value)} active {plural(active.value, 'unit')}")
-    if swap.value > 0 and not swap.low <= 0:
-        return f"The encoder says unused ({', '.join(told)}); the decoder says used ({gap})."
-    return f"The encoder says used ({', '.join(told)}); the decoder does not care ({gap})."
+    unused = f"The encoder says unused ({', '.join(told)})"
+    if given is not None:
+        share = quantity(given)
+        return f"{unused}; the decoder gives {share} of the {facts.noun}s back from their means."
+    gap = f"swap gap {quantity(swap)}" if swap is not None else ""
+    return f"{unused}; the decoder says used ({gap})."
 
 
 def _inconclusive(facts: Facts) -> str:

@@ -1,0 +1,75 @@
+"""Mean codes: whether a sample's own posterior mean, without noise, gives the sample back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from collapsekit.findings import Code
+from collapsekit.intervals import share_number
+from collapsekit.likelihoods import squared_error
+from collapsekit.number import Number
+from collapsekit.observation import Observation, Source
+from collapsekit.probe import States
+from collapsekit.results import Result
+from collapsekit.streaming import Counts
+
+
+@dataclass(frozen=True)
+class MeanCodes:
+    """`told_by_mean_fraction`: samples whose own mean halves the error of another's.
+
+    Codes drawn from a declared posterior can never tell more than its KL allows, however the model
+    draws its own. Its means can: they show what the decoder makes of a code without that noise.
+    """
+
+    limit: int | None = 512  # rows; each costs two decodes
+    factor: float = 0.5  # of the other's error
+
+    name: ClassVar[str] = "mean_codes"
+    source: ClassVar[Source] = "population"
+    codes: ClassVar[tuple[Code, ...]] = ()
+
+    def observe(self, obs: Observation) -> States:
+        """Squared errors in data space, from the row's own mean and from its partner's."""
+        # A direction or a category has no noise-free middle that fades as the width grows.
+        obs.posterior.need_coordinates()
+        x, mean, other = obs.door.target(obs.x), obs.posterior.mean, obs.mean_partner
+        alone = other.isnan().any(dim=1)
+        own, swapped = (
+            squared_error(output, x.to(output.device))
+            for z in (mean, torch.where(alone[:, None], mean, other))
+            for output in [obs.door.mean(obs.decode(z))]
+        )
+        scored = ~alone.to(own.device) & own.isfinite() & swapped.isfinite()
+        told = scored & (own < self.factor * swapped)
+        return {"counts": Counts(np.array([int(scored.sum()), int(told.sum())]))}
+
+    def conclude(self, state: States) -> Result:
+        """A share with its interval; a sample stands in two pairs, so n counts half."""
+        n, told = (int(value) for value in state["counts"].values)
+        note = f"squared error at the own mean below {self.factor:g} of that at another's"
+        return Result((share_number("told_by_mean_fraction", told, n, note, alike=2),))
+
+
+def mean_codes(own: Any, swapped: Any, *, factor: float = 0.5) -> Number:
+    """Share of samples that their own posterior mean tells from another's.
+
+    Parameters
+    ----------
+    own, swapped : array [N]
+        Squared errors of the samples decoded from their own mean, and from another's.
+    factor : float
+        A sample is told where own < factor swapped.
+
+    Returns
+    -------
+    Number
+        A share; Wilson interval of N / 2, since a sample stands in two pairs.
+    """
+    first, second = (np.asarray(a, dtype=np.float64) for a in (own, swapped))
+    told = int((first < factor * second).sum())
+    return share_number("told_by_mean_fraction", told, len(first), alike=2)
