@@ -41,3 +41,21 @@ def test_weak_in_every_dimension_is() -> None:
     """Thirty dimensions of 0.01 nat each, wide and of one width: nobody's code carries anything."""
     mean = np.random.default_rng(2).normal(0, np.sqrt(0.02), (2000, 30))
     assert audited(mean, np.full_like(mean, np.sqrt(0.98))).verdict.name == "total"
+
+
+@pytest.mark.parametrize(("lam", "dims"), [(0.5, 1), (0.3, 2), (0.9, 2), (0.7, 4)])
+def test_weak_for_every_sample_alike_is_no_collapse_of_samples(lam: float, dims: int) -> None:
+    """Exact posteriors of a linear model, 0.13 nat a dimension at least: one width for all."""
+    mean = np.random.default_rng(3).normal(0, np.sqrt(lam / (1 + lam)), (2000, dims))
+    audit = audited(mean, np.full_like(mean, np.sqrt(1 / (1 + lam))))
+    finding = next(f for f in audit.findings if f.code == "CK301")
+    assert (finding.severity, finding.verdict) == (ck.Severity.WARN, None)
+    assert "weak for every sample alike" in finding.message
+
+
+def test_between_local_and_total_is_not_settled() -> None:
+    """94 % at the prior, 6 % narrow, 200 samples: either word is within their error."""
+    at_prior = (np.arange(200) < 188)[:, None]
+    mean = np.where(at_prior, 0.0, np.random.default_rng(4).normal(0, 1, (200, 2)))
+    audit = audited(mean, np.where(at_prior, 1.0, 0.1) * np.ones((1, 2)))
+    assert audit.verdict.name == "inconclusive"
