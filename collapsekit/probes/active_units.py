@@ -70,9 +70,12 @@ class ActiveUnits:
             n,
             f"of {dims} dimensions; {count.note}",
         )
+        low, high = _limits(replicates)
         dimensions = pd.DataFrame(
             {
                 "mean_variance": variance,
+                "mean_variance_low": np.minimum(low, variance),
+                "mean_variance_high": np.maximum(high, variance),
                 "signal_fraction": variance / (variance + width),
             },
             index=pd.RangeIndex(dims, name="dimension"),

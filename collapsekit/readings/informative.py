@@ -27,7 +27,8 @@ FAKE = Code(
     "two apart.",
     formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
     "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
-    "all dimensions are fake.",
+    "all dimensions are fake with both moved up by 1.96 standard errors; inconclusive when so many "
+    "are with both moved down.",
     remedy="Do not read the active units alone; in the latent reconstruction loss keep the "
     "gradient through the code, and give it a weight of 3 to 10 beta.",
     source="collapsekit",
@@ -72,9 +73,20 @@ class Informative:
             f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "
             "limits: both moved by 1.96 standard errors",
         )
-        fake = table["active"].to_numpy(dtype=bool) & ~informative
+        active = table["active"].to_numpy(dtype=bool)
+        fake, sure, perhaps = (active & ~self._above(table, by) for by in (0.0, Z95, -Z95))
+        share = Number(
+            "fake_fraction",
+            float(fake.mean()),
+            float(sure.mean()),
+            float(perhaps.mean()),
+            "share",
+            len(table),
+            "active and not informative; limits as those of informative_fraction",
+        )
         columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
-        return Result((number,), dimensions=columns, findings=(self._judge(number, fake, table),))
+        finding = self._judge(number, share, fake, table)
+        return Result((number,), dimensions=columns, findings=(finding,))
 
     def _above(self, table: pd.DataFrame, shift: float) -> Array:
         reached = np.ones(len(table), dtype=bool)
@@ -98,17 +110,24 @@ class Informative:
                 told += f"; {int(hidden.sum())} of them come back from an undisturbed output alone"
         return told
 
-    def _judge(self, number: Number, fake: Array, table: pd.DataFrame) -> Finding:
-        many = fake.mean() > self.fake_share
-        count = round(number.value * len(fake))
+    def _judge(self, number: Number, share: Number, fake: Array, table: pd.DataFrame) -> Finding:
+        many, count = share.low > self.fake_share, round(number.value * len(fake))
+        doubtful = not many and share.high > self.fake_share
+        severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         message = (
             f"{count} of {len(fake)} dimensions are informative; {int(fake.sum())} are active "
             "without being informative"
         )
+        if many:
+            message += self._share(fake, table)
+        elif doubtful:
+            severity, word = Severity.INCONCLUSIVE, "inconclusive"
+            least, most = (round(end * len(fake)) for end in (share.low, share.high))
+            message += f", between {least} and {most} as far as these samples tell"
         return FAKE.finding(
-            Severity.WARN if many else Severity.OK,
-            message + (self._share(fake, table) if many else "") + ".",
-            evidence=[Evidence(number)],
-            verdict="partial" if many else None,
+            severity,
+            f"{message}.",
+            evidence=[Evidence(number), Evidence(share, self.fake_share, "<=")],
+            verdict=word,
             dimensions=table.index[fake] if many else (),
         )

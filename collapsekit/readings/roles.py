@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.intervals import Z95
 from collapsekit.number import Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -24,7 +25,9 @@ ROLES = Code(
     "encoder never sets, so samples vary in ways the data did not teach. dead: neither.",
     formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
     "reads: decoder_usage at least 1 % of the largest, or, for what is written, decoder_nats at "
-    "least 0.02; comes back: robust_round_trip_r2 >= 0.5.",
+    "least 0.02; comes back: robust_round_trip_r2 >= 0.5. Verdict: partial where a dimension is "
+    "idle with every measure at the upper end of its interval; inconclusive where one is with all "
+    "at the lower.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -67,85 +70,112 @@ class Roles:
             )
         table = tables.dimensions
         table = table[table["decoder_usage"].notna() & table["mean_variance"].notna()]
-        columns = {
-            name: table[name].to_numpy(dtype=np.float64)
-            for name in table.columns
-            if name
-            in ("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2", "information")
-        }
-        informed = columns.get("information", columns["kl"]) > self.writes_nats
-        writes = (columns["mean_variance"] > self.writes_variance) | (
-            (columns["kl"] > self.writes_nats) & informed
-        )
-        usage = columns["decoder_usage"]
-        reads = (usage > 0) & (usage >= self.reads_share * usage.max(initial=0.0))
-        reads |= writes & self._told(table)
-        back = columns["robust_round_trip_r2"] >= self.comes_back
+        if not len(table):
+            raise Unavailable(
+                "no dimension was measured on both sides",
+                got=f"{len(tables.dimensions)} dimensions",
+                expected="a variance of the means and a decoder_usage",
+                remedy="audit at least two samples",
+            )
+        writes, reads = self._sides(table, 0.0)
+        back = table["robust_round_trip_r2"].to_numpy(dtype=np.float64) >= self.comes_back
         role = np.select(
             [writes & reads & back, writes & reads, writes, reads],
             ["healthy", "entangled", "ignored", "phantom"],
             "dead",
         )
         dimensions = pd.DataFrame({"role": role}, index=table.index)
-        findings = (self._judge(role, table.index), *_phantoms(role, table.index))
-        return Result(dimensions=dimensions, findings=findings)
+        (wrote, read), (writing, reading) = (self._sides(table, by) for by in (-1.0, 1.0))
+        idle = _count("idle_dimensions", "dead or ignored", ~reads, sure=~reading, perhaps=~read)
+        phantom = _count(
+            "phantom_dimensions",
+            "read and never set",
+            role == "phantom",
+            sure=read & ~writing,
+            perhaps=reading & ~wrote,
+        )
+        findings = [self._judge(idle, role, table.index)]
+        if (role == "phantom").any():
+            findings.append(_phantoms(phantom, role, table.index))
+        return Result(dimensions=dimensions, findings=tuple(findings))
 
-    def _told(self, table: pd.DataFrame) -> Array:
+    def _sides(self, table: pd.DataFrame, side: float) -> tuple[Array, Array]:
+        """What is written and what is read, every measure at this end of its interval."""
+
+        def at(name: str) -> Array:
+            end = {-1.0: f"{name}_low", 1.0: f"{name}_high"}.get(side)
+            if end in table:
+                return table[end].to_numpy(dtype=np.float64)
+            value: Array = table[name].to_numpy(dtype=np.float64)
+            if f"{name}_se" in table:
+                value = value + side * Z95 * np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
+            return value
+
+        informed = at("information" if "information" in table else "kl") > self.writes_nats
+        writes = (at("mean_variance") > self.writes_variance) | (
+            (at("kl") > self.writes_nats) & informed
+        )
+        top = table["decoder_usage"].to_numpy(dtype=np.float64).max(initial=0.0)
+        usage = at("decoder_usage")
+        reads = (usage > 0) & (usage >= self.reads_share * top)
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
         # looks unread although the output distribution tells it apart. Nats are absolute. Only for
         # what is written: a hundredth of a nat that nobody sets is no generation noise.
-        if "decoder_nats" not in table:
-            return np.zeros(len(table), dtype=bool)
-        told: Array = table["decoder_nats"].to_numpy(dtype=np.float64) >= self.reads_nats
-        return told
+        if "decoder_nats" in table:
+            reads |= writes & (at("decoder_nats") >= self.reads_nats)
+        return writes, reads
 
-    def _judge(self, role: Array, index: pd.Index) -> Finding:
+    def _judge(self, number: Number, role: Array, index: pd.Index) -> Finding:
         counts = {word: int((role == word).sum()) for word in ROLE_WORDS}
         idle = np.isin(role, ["dead", "ignored"])
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-        number = Number(
-            "idle_dimensions",
-            float(idle.sum()),
-            np.nan,
-            np.nan,
-            "dimensions",
-            len(role),
-            "dead or ignored; a count over dimensions, no interval",
-        )
-        severity = Severity.WARN if idle.any() else Severity.OK
-        if idle.all():
-            severity = Severity.FAIL
+        one = len(role) == 1
+        message = f"{int(idle.sum())} of {len(role)} dimensions are dead or ignored ({told})."
+        if one:
+            message = f"the one dimension is {role[0]}."
+        if number.low >= 1:
+            severity = Severity.FAIL if number.low >= len(role) else Severity.WARN
+            word = "partial"
+        elif number.high >= 1:
+            severity, word = Severity.INCONCLUSIVE, "inconclusive"
+            message = message[:-1] + (
+                "; whether it is read is not settled."
+                if one
+                else f"; between {number.low:.0f} and {number.high:.0f} as far as the draws tell."
+            )
+        else:
+            severity, word = Severity.OK, "healthy"
         return ROLES.finding(
             severity,
-            f"{int(idle.sum())} of {len(role)} dimensions are dead or ignored ({told}).",
+            message,
             evidence=[Evidence(number, 1, "<")],
-            verdict="partial" if idle.any() else "healthy",
+            verdict=word,
             dimensions=index[idle],
         )
 
 
-def _phantoms(role: Array, index: pd.Index) -> list[Finding]:
-    phantom = role == "phantom"
-    if not phantom.any():
-        return []
-    number = Number(
-        "phantom_dimensions",
-        float(phantom.sum()),
-        np.nan,
-        np.nan,
-        "dimensions",
-        len(role),
-        "read and never set; a count over dimensions, no interval",
+def _phantoms(number: Number, role: Array, index: pd.Index) -> Finding:
+    sure = number.low >= 1
+    return PHANTOM.finding(
+        Severity.WARN if sure else Severity.INCONCLUSIVE,
+        f"the decoder reads {int(number.value)} of {len(role)} dimensions that the encoder never "
+        "sets: they add noise to what is generated"
+        + ("." if sure else ", as far as so few samples and draws tell."),
+        evidence=[Evidence(number, 1, "<")],
+        dimensions=index[role == "phantom"],
     )
-    return [
-        PHANTOM.finding(
-            Severity.WARN,
-            f"the decoder reads {int(phantom.sum())} of {len(role)} dimensions that the encoder "
-            "never sets: they add noise to what is generated.",
-            evidence=[Evidence(number, 1, "<")],
-            dimensions=index[phantom],
-        )
-    ]
+
+
+def _count(name: str, what: str, found: Array, *, sure: Array, perhaps: Array) -> Number:
+    return Number(
+        name,
+        float(found.sum()),
+        float((found & sure).sum()),
+        float((found | perhaps).sum()),
+        "dimensions",
+        len(found),
+        f"{what}; limits: every measure at either end of its 95 % interval",
+    )
 
 
 ROLE_WORDS = ("healthy", "entangled", "ignored", "phantom", "dead")

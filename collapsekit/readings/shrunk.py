@@ -78,15 +78,18 @@ class Shrunk:
         return found
 
     def _judge(self, number: Number, found: Array, table: pd.DataFrame) -> Finding:
-        many = number.low >= 1
+        many, some = number.low >= 1, number.value >= 1
+        severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
+        if some and not many:
+            severity, word = Severity.INCONCLUSIVE, "inconclusive"
         spent = float(table["kl"].to_numpy(dtype=np.float64)[found].sum())
         return SHRUNK.finding(
-            Severity.WARN if many else Severity.OK,
-            f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and tell "
-            "nothing: they are narrow for every sample alike."
-            if many
+            severity,
+            f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and "
+            f"{'tell' if many else 'seem to tell'} nothing: they are narrow for every sample alike."
+            if some
             else "every KL is matched by information.",
             evidence=[Evidence(number, 1, "<")],
-            verdict="partial" if many else None,
-            dimensions=table.index[found] if many else (),
+            verdict=word,
+            dimensions=table.index[found],
         )

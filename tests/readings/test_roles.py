@@ -43,3 +43,28 @@ def test_entangled() -> None:
     audit = ck.audit(Folded(), x, likelihood=("gaussian", 0.1))
     # D(z) = |z| has full local rank; only the round trip sees that it is not injective
     assert audit.dimensions["role"].iloc[0] == "entangled"
+
+
+def test_a_dimension_on_the_line_is_not_settled() -> None:
+    """Usage of 1.1 % of the largest, by squared gains, from 512 draws: idle or not, not known."""
+
+    class Faint(Roles):
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return 0.99 * x[:, :2], torch.full((len(x), 2), 0.1, dtype=torch.float64)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return z * torch.tensor([1.0, 0.011**0.5], dtype=torch.float64)
+
+    x = torch.randn(800, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    audit = ck.audit(Faint(), x)  # without a likelihood: no nats that would settle it
+    finding = next(f for f in audit.findings if f.code == "CK601")
+    assert finding.severity is ck.Severity.INCONCLUSIVE
+    number = finding.evidence[0].number
+    assert (number.low, number.high) == (0, 1)
+    assert audit.verdict.name == "inconclusive"
+
+
+def test_one_sample_has_no_roles() -> None:
+    audit = ck.audit(Roles(), torch.ones(1, 3, dtype=torch.float64), likelihood=("gaussian", 0.1))
+    assert "roles" in audit.skipped
+    assert not any(f.code == "CK601" for f in audit.findings)
