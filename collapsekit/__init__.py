@@ -14,7 +14,8 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
         <- probe (and results, intervals) <- probes (and pareto) <- readings <- engine <- monitors
         <- cli
-    door <- groups <- engine, and results <- joined <- engine: hierarchical models
+    door <- groups <- engine, and results, intervals <- joined <- engine: hierarchical
+        models
     probe <- shards <- rehearsal, spool <- checkpoint, executors <- task <- engine
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
         a report, a gate and a figure read only the Audit, never the engine

@@ -343,14 +343,25 @@ class Door:
         """Unit of `error`."""
         return "nats" if self.scores else "squared error"
 
-    def error(self, x: Inputs, z: Tensor, output: Callable[[], Any], stream: str) -> Tensor:
+    @property
+    def deepest(self) -> bool:
+        """Whether nothing else that the model draws depends on these codes."""
+        return True
+
+    def log_likelihood(self, x: Inputs, z: Tensor, context: Any) -> Any:
+        """ln p(x | z) by the adapter itself, nats, [B]."""
+        return self.adapter.log_likelihood(x, self.code(z))
+
+    def error(
+        self, x: Inputs, z: Tensor, context: Any, output: Callable[[], Any], stream: str
+    ) -> Tensor:
         """Reconstruction error of each row: -ln p(x | z) in nats, else the squared error, [B].
 
         `output` is called only where the adapter cannot score a code by itself.
         """
         if offers(self.adapter, "log_likelihood"):
             self.passes[f"{stream}: log_likelihood"] += len(z)
-            value = as_tensor(self.adapter.log_likelihood(x, self.code(z)))
+            value = as_tensor(self.log_likelihood(x, z, context))
             return -value.to(torch.float64).reshape(len(z))
         out = output()
         target = self.target(x)

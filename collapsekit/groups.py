@@ -1,8 +1,10 @@
 """Hierarchical models: several named groups of latents, audited one at a time.
 
-A group is seen as a conditional model. Its condition are the other groups' codes, drawn from the
-sample's own posteriors by noise keyed on (seed, group, sample); its prior is the model's own,
-given the groups above it. So every probe works on a group as it does on any model.
+A group is seen as a conditional model. Its condition are the other groups, drawn from the sample's
+own posteriors by noise keyed on (seed, group, sample): the codes of those above it, and the noise
+of those below, (z - prior mean) / prior scale. So its prior is the model's own given the groups
+above, and where its code is changed the groups below follow by their own priors. With their codes
+held instead, a decoder that reads only the lowest group would seem to ignore all others.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from torch import Tensor
 
 from collapsekit.adapter import offers
 from collapsekit.door import Door
-from collapsekit.errors import InputError, ModelError
+from collapsekit.errors import InputError, ModelError, Unavailable
 from collapsekit.noise import Noise
-from collapsekit.posteriors import Family
-from collapsekit.readers import Codes, Encoded, read_posterior
+from collapsekit.posteriors import DiagonalGaussian, Family
+from collapsekit.readers import Codes, Encoded, as_tensor, pair, read_posterior
 from collapsekit.samples import Inputs, rows_of
 
 
@@ -38,7 +40,8 @@ class GroupedAdapter(Protocol):
     """A hierarchical model: named groups of latents, from the top down.
 
     Optional attributes as an Adapter's: likelihood, context, target, as_input, session,
-    description, notes.
+    description, notes; and, for decoders that see the input, ``log_likelihood(x, draw) -> [B]`` in
+    nats, which draws as `generate` does.
     """
 
     def encode(self, x: Any, draw: Draw, /) -> None:
@@ -98,13 +101,17 @@ class Read:
 
 @dataclass
 class _Recorder:
-    """Draws every group from its posterior and keeps what it saw."""
+    """Draws every group from its posterior and keeps what it saw.
+
+    The group `own` is drawn as an observation draws it: the groups below it belong to that code.
+    """
 
     seen: dict[str, Read]
     rows: int
     parameterisation: str
     seed: int
     index: Tensor | None
+    own: str = ""
 
     def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
         if name in self.seen:
@@ -115,7 +122,8 @@ class _Recorder:
             )
         encoded = read_posterior(first, self.rows, self.parameterisation)
         index = torch.arange(self.rows) if self.index is None else self.index
-        noise = Noise(self.seed, f"group/{name}", index.to(encoded.posterior.device))
+        stream = "posterior" if name == self.own else f"group/{name}"
+        noise = Noise(self.seed, stream, index.to(encoded.posterior.device))
         z, _ = encoded.posterior.draw(noise)
         # A stand-in where the posterior is no distribution: the groups below must not stumble.
         z = torch.where(encoded.good[:, None], z, 0.0)
@@ -131,23 +139,41 @@ class _Reached(Exception):
 
 
 @dataclass
+class Given:
+    """One group's part of the condition: its codes, or the noise by which they follow."""
+
+    shape: Codes
+    value: Tensor
+    follows: bool = False
+
+    def code(self, prior: Any) -> Any:
+        """The code as the model takes it, given its prior's rows as the model returned them."""
+        if not self.follows:
+            return self.shape(self.value)
+        mean, scale, _ = pair(prior)
+        # Attached: derivatives of the output go through the groups below.
+        rows = [t if isinstance(t, Tensor) else as_tensor(t) for t in (mean, scale)]
+        wide, spread = (t.to(self.value).reshape(self.value.shape) for t in rows)
+        return self.shape(wide + spread * self.value)
+
+
+@dataclass
 class _Replay:
     """Gives out codes that are already there; stops at one group where its prior is wanted."""
 
-    codes: Mapping[str, tuple[Codes, Tensor]]
+    given: Mapping[str, Given]
     stop: str | None = None
 
     def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
         if name == self.stop:
             raise _Reached(first)
-        if name not in self.codes:
+        if name not in self.given:
             raise ModelError(
                 f"generate draws a group that encode does not: {name!r}",
-                expected=", ".join(self.codes),
+                expected=", ".join(self.given),
                 remedy="draw the same groups in both, by the same names",
             )
-        shape, z = self.codes[name]
-        return shape(z)
+        return self.given[name].code(first)
 
 
 @dataclass
@@ -169,6 +195,7 @@ class GroupDoor(Door):
     shapes: dict[str, Codes] = field(default_factory=dict)
     own_shape: tuple[int, ...] = ()
     own_dtype: torch.dtype = torch.float64
+    stuck: str = ""  # a group below that cannot follow
     _checked: bool = False
 
     def __post_init__(self) -> None:
@@ -178,7 +205,8 @@ class GroupDoor(Door):
     def _pass(self, x: Inputs, index: Any) -> dict[str, Read]:
         seen: dict[str, Read] = {}
         at = None if index is None else torch.as_tensor(index)
-        self.adapter.encode(x, _Recorder(seen, rows_of(x), self.parameterisation, self.seed, at))
+        recorder = _Recorder(seen, rows_of(x), self.parameterisation, self.seed, at, self.group)
+        self.adapter.encode(x, recorder)
         if tuple(seen) != self.names:
             raise ModelError(
                 "the model draws other groups for other samples",
@@ -239,26 +267,35 @@ class GroupDoor(Door):
 
     def _rows_of_prior(self, posterior: Family, context: Tensor) -> Family:
         rows = len(context)
+        given, own = self._given(context)
+        found = read_posterior(self._prior_of(self.group, given, rows, own), rows, "scale")
+        if not bool(found.good.all()) or found.posterior.dims != posterior.dims:
+            raise InputError(
+                f"the prior of group {self.group!r} cannot be used",
+                got=f"{int(found.good.sum())} of {rows} rows usable, {found.posterior.dims} "
+                "dimensions",
+                expected=f"a finite distribution over {posterior.dims} dimensions a row",
+            )
+        return found.posterior.to(posterior.device)
+
+    def _prior_of(self, group: str, given: Mapping[str, Given], rows: int, own: Any) -> Any:
+        """What generate draws a group from, given those above it."""
         try:
-            codes, given = self._given(context)
-            self.adapter.generate(_Replay(codes, self.group), rows, given)
+            self.adapter.generate(_Replay(given, group), rows, own)
         except _Reached as reached:
-            found = read_posterior(reached.prior, rows, "scale")
-            if not bool(found.good.all()) or found.posterior.dims != posterior.dims:
-                raise InputError(
-                    f"the prior of group {self.group!r} cannot be used",
-                    got=f"{int(found.good.sum())} of {rows} rows usable, {found.posterior.dims} "
-                    "dimensions",
-                    expected=f"a finite distribution over {posterior.dims} dimensions a row",
-                ) from None
-            return found.posterior.to(posterior.device)
+            return reached.prior
         raise ModelError(
-            f"generate never draws the group {self.group!r}",
+            f"generate never draws the group {group!r}",
             expected=", ".join(self.names),
             remedy="draw the same groups in encode and in generate, by the same names",
         )
 
-    # -- the condition: the other groups' codes side by side, then the model's own ----------------
+    # -- the condition: the other groups side by side, then the model's own ------------------------
+
+    @property
+    def deepest(self) -> bool:
+        """Whether no group is drawn below this one."""
+        return self.group == self.names[-1]
 
     @property
     def conditional(self) -> bool:
@@ -272,25 +309,49 @@ class GroupDoor(Door):
     def _width(self) -> int:
         return sum(width for _, width in self._others())
 
+    def _below(self, name: str) -> bool:
+        return self.names.index(name) > self.names.index(self.group)
+
     def context(self, x: Inputs, index: Any = None) -> Any:
-        """The other groups' draws, float64 [B, W], and behind them the model's own condition."""
+        """Codes of the groups above, noise of those below, float64 [B, W]; then the model's own."""
         seen = self._pass(x, index)
-        parts = [read.z for name, read in seen.items() if name != self.group]
-        own = self.condition(x)
+        own, rows = self.condition(x), rows_of(x)
+        drawn = {name: Given(read.encoded.codes, read.z) for name, read in seen.items()}
+        parts = []
+        for name, read in seen.items():
+            if self._below(name):
+                parts.append(self._noise_of(name, read, drawn, rows, own))
+            elif name != self.group:
+                parts.append(read.z)
         if own is not None:
             flat = torch.as_tensor(own)
             self.own_shape, self.own_dtype = tuple(flat.shape[1:]), flat.dtype
-            parts.append(flat.to(torch.float64).reshape(rows_of(x), -1))
+            parts.append(flat.to(torch.float64).reshape(rows, -1))
         return torch.cat(parts, dim=1) if parts else None
 
-    def _given(self, context: Tensor) -> tuple[dict[str, tuple[Codes, Tensor]], Any]:
-        codes, at = {}, 0
+    def _noise_of(
+        self, name: str, read: Read, drawn: Mapping[str, Given], rows: int, own: Any
+    ) -> Tensor:
+        """By how many of its prior's widths a lower group's code is off its prior's mean."""
+        told = read.prior
+        if told is None:
+            told = self._prior_of(name, drawn, rows, own)
+        law = read_posterior(told, rows, "scale").posterior
+        if not isinstance(law, DiagonalGaussian):
+            self.stuck = name
+            return read.z
+        noise = (read.z - law.mean) / law.scale
+        return torch.where(torch.isfinite(noise), noise, 0.0)
+
+    def _given(self, context: Tensor) -> tuple[dict[str, Given], Any]:
+        given, at = {}, 0
         for name, width in self._others():
-            codes[name] = self.shapes[name], context[:, at : at + width]
+            part = context[:, at : at + width]
+            given[name] = Given(self.shapes[name], part, self._below(name))
             at += width
         if not offers(self.adapter, "context"):
-            return codes, None
-        return codes, context[:, at:].reshape(-1, *self.own_shape).to(self.own_dtype)
+            return given, None
+        return given, context[:, at:].reshape(-1, *self.own_shape).to(self.own_dtype)
 
     def as_input(self, reconstruction: Tensor, context: Any = None) -> Inputs:
         """A reconstruction as something that the encoder takes, under the model's own condition."""
@@ -298,9 +359,26 @@ class GroupDoor(Door):
             return super().as_input(reconstruction)
         return super().as_input(reconstruction, self._given(context)[1])
 
+    def _replay(self, z: Tensor, context: Any) -> tuple[_Replay, Any]:
+        if self.stuck:
+            raise Unavailable(
+                f"the group {self.stuck!r} below {self.group!r} cannot follow its code",
+                got="a prior that is no diagonal Gaussian",
+                expected="(mean, scale), so that its noise can be held while its prior moves",
+                remedy="see the group below for what the decoder reads",
+            )
+        given, own = self._given(z.new_zeros(len(z), 0) if context is None else context)
+        given[self.group] = Given(self.shapes[self.group], z)
+        return _Replay(given), own
+
     def decode_attached(self, z: Tensor, context: Any) -> Any:
-        """The model's output from the group's codes and the other groups'."""
-        rows = len(z)
-        codes, given = self._given(z.new_zeros(rows, 0) if context is None else context)
-        codes[self.group] = self.shapes[self.group], z
-        return self.adapter.generate(_Replay(codes), rows, given)
+        """The model's output from the group's codes, the groups below following."""
+        replay, own = self._replay(z, context)
+        output = self.adapter.generate(replay, len(z), own)
+        if output is None:
+            raise Unavailable("generate returns no output", expected="an array with a row a code")
+        return output
+
+    def log_likelihood(self, x: Inputs, z: Tensor, context: Any) -> Any:
+        """ln p(x | all groups' codes) by the model itself, the groups below following."""
+        return self.adapter.log_likelihood(x, self._replay(z, context)[0])

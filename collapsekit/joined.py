@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Evidence, Finding, Severity, Verdict, fold
+from collapsekit.intervals import Z95
 from collapsekit.number import Number
 from collapsekit.results import Audit
 from collapsekit.tables import as_number, summary_table
@@ -22,9 +23,8 @@ def joined_groups(audits: Mapping[str, Audit]) -> Audit:
     Headlines are called ``group/name``, columns of the samples as well; dimensions are numbered
     through, with columns `group` and `in_group`. `rate` is the sum over groups.
     """
-    total = _total(audits)
-    numbers = [] if total is None else [total]
-    findings: list[Finding] = [_told(audits, total)]
+    numbers = _whole(audits)
+    findings: list[Finding] = [_told(audits, numbers[:1])]
     dimensions: list[pd.DataFrame] = []
     samples: list[pd.DataFrame] = []
     start = 0
@@ -85,27 +85,34 @@ def _each(audits: Mapping[str, Audit]) -> str:
     return " ".join(f"Group {name}: {s}" for name, s in zip(audits, sentences, strict=True))
 
 
-def _told(audits: Mapping[str, Audit], total: Number | None) -> Finding:
+def _told(audits: Mapping[str, Audit], total: list[Number]) -> Finding:
     words = ", ".join(f"{name} {audit.verdict.name}" for name, audit in audits.items())
     return GROUPS.finding(
         Severity.OK,
         f"{len(audits)} groups of latents, from the top down: {words}.",
-        evidence=[] if total is None else [Evidence(total)],
+        evidence=map(Evidence, total),
         advice=GROUPS.remedy,
     )
 
 
-def _total(audits: Mapping[str, Audit]) -> Number | None:
-    """The rate of the whole model: KL summed over groups, mean over samples."""
+def _whole(audits: Mapping[str, Audit]) -> list[Number]:
+    """Rate and evidence lower bound of the whole model: KL summed over groups."""
     if not all("kl_total" in audit.samples for audit in audits.values()):
-        return None
-    whole = sum(audit.samples["kl_total"].astype(float) for audit in audits.values())
-    assert isinstance(whole, pd.Series)
-    values = whole.dropna().to_numpy()
+        return []
+    each = [audit.samples["kl_total"].astype(float) for audit in audits.values()]
+    found = [_mean("rate", sum(each[1:], each[0]))]
+    last = list(audits.values())[-1].samples
+    if "elbo" in last:  # of the lowest group: its own KL is in it
+        found.append(_mean("elbo", last["elbo"].astype(float) - sum(each[:-1], 0.0 * each[-1])))
+    return found
+
+
+def _mean(name: str, column: pd.Series) -> Number:
+    values = column.dropna().to_numpy()
     n, value = len(values), float(values.mean())
-    half = 1.959963984540054 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    note = "95 % interval, normal; summed over all groups, one draw of the groups above a sample"
-    return Number("rate", value, value - half, value + half, "nats", n, note)
+    half = Z95 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+    note = "95 % interval, normal; all groups together, one draw of the groups above a sample"
+    return Number(name, value, value - half, value + half, "nats", n, note)
 
 
 def _provenance(audits: Mapping[str, Audit]) -> dict[str, object]:

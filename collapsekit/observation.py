@@ -294,11 +294,29 @@ class Observation:
     @cached_property
     def error(self) -> Tensor:
         """Reconstruction error from the row's own code, in `door.error_unit`: float64 [B]."""
-        return self.door.error(self.x, self.z, lambda: self.output, self.source)
+        return self.door.error(self.x, self.z, self.context, lambda: self.output, self.source)
 
     def error_of(self, z: Tensor) -> Tensor:
-        """Reconstruction error of the rows' inputs from other codes [B, D]: float64 [B]."""
-        return self.door.error(self.x, z, lambda: self.decode(z), self.source)
+        """Reconstruction error of the rows' inputs from other codes [B, D]: float64 [B].
+
+        Raises
+        ------
+        Unavailable
+            Groups below depend on the codes.
+        """
+        self._alone()
+        return self.door.error(self.x, z, self.context, lambda: self.decode(z), self.source)
+
+    def _alone(self) -> None:
+        # ln p(x | z) then is an integral over the groups below. They were drawn for the row's own
+        # code: the error of another code with them would be no measure of what it costs.
+        if not self.door.deepest:
+            raise Unavailable(
+                "what another code of this group would cost depends on the groups below",
+                got="codes of the groups below, drawn for the sample's own code",
+                expected="the lowest group, or a model of one group",
+                remedy="read this group's KL, information, usage and round trip",
+            )
 
     def log_likelihoods(self, z: Tensor) -> Tensor:
         """ln p(x_i | z_ik) of the rows' inputs from many codes [B, K, D] each, nats: [B, K].
@@ -306,8 +324,10 @@ class Observation:
         Raises
         ------
         Unavailable
-            No likelihood was declared, so that errors are squared errors.
+            No likelihood was declared, so that errors are squared errors; groups below depend on
+            the codes.
         """
+        self._alone()
         rows, count, dims = z.shape
         tensors = [leaf for _, leaf in leaves(self.x) if isinstance(leaf, Tensor)] if rows else []
         width = sum(leaf[0].numel() for leaf in tensors)
@@ -318,7 +338,8 @@ class Observation:
             codes = part.reshape(-1, dims)
             context = None if self.context is None else self.context[again]
             decode = partial(self.door.decode, codes, context, self.source)
-            error = self.door.error(take_rows(self.x, again), codes, decode, self.source)
+            x = take_rows(self.x, again)
+            error = self.door.error(x, codes, context, decode, self.source)
             parts.append(-error.reshape(rows, part.shape[1]))
         if parts and not self.door.scores:
             raise Unavailable(

@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "priors": ("readers",),
     "door": ("adapter", "findings", "priors"),
     "groups": ("door",),
-    "joined": ("results", "troubles"),
+    "joined": ("results", "troubles", "intervals"),
     "population": ("door", "streaming"),
     "observation": ("population",),
     "intervals": ("number", "streaming"),

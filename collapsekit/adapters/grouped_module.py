@@ -31,6 +31,8 @@ class GroupedModule:
             found = getattr(module, name, None)
             if found is not None and not isinstance(found, nn.Module):
                 setattr(self, name, found)
+        if callable(getattr(module, "log_likelihood", None)):
+            self.log_likelihood = self._log_likelihood
         self.description, self.notes = self._held.description, self._held.notes
 
     def session(self) -> AbstractContextManager[None]:
@@ -44,3 +46,6 @@ class GroupedModule:
     def generate(self, draw: Any, n: int, context: Any) -> Any:
         """The module's own generation."""
         return self._held.call(self.module.generate, draw, n, context)
+
+    def _log_likelihood(self, x: Inputs, draw: Any) -> Any:
+        return self._held.call(self.module.log_likelihood, self._held.moved(x), draw)

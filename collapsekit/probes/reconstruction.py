@@ -42,12 +42,13 @@ class Reconstruction:
         """One decode a sample."""
         error = obs.error.to(obs.kl_total.device)
         columns = {"reconstruction_error": error}
-        if obs.door.scores:
+        if obs.door.scores and obs.door.deepest:
             columns["elbo"] = -(error + obs.kl_total)
         return {
             "rows": Rows(obs.index, **columns),
             "moments": Moments.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
+            "bounds": Constant("elbo" in columns),
         }
 
     def conclude(self, state: States) -> Result:
@@ -55,7 +56,7 @@ class Reconstruction:
         unit = state["unit"].value
         error = mean_number("reconstruction_error", state["moments"], unit, "summed over values")
         numbers = [error]
-        if unit == "nats":
+        if state["bounds"].value:
             elbo = mean_number("elbo", state["moments"], unit, "one draw a sample", column=1)
             numbers.append(elbo)
         finding = RECONSTRUCTION.finding(
