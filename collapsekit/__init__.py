@@ -16,7 +16,9 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
         <- cli
     door <- groups <- engine, and results, intervals <- joined <- engine: hierarchical
         models
-    probe <- shards <- rehearsal, spool <- checkpoint, executors <- task <- engine
+    door, streaming, products <- population <- subset <- observation
+    probe <- shards <- rehearsal, spool <- checkpoint, jobs, parcels, executors <- pool <- task
+        <- engine
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
         a report, a gate and a figure read only the Audit, never the engine
     remedies stand apart: they and the audit do not know each other

@@ -29,7 +29,7 @@ from collapsekit.shards import Outcome
 from collapsekit.spool import Spool, atomically, writing
 from collapsekit.streaming import Array, to_numpy
 
-SCHEMA = "collapsekit-checkpoint/1"
+SCHEMA = "collapsekit-checkpoint/2"
 HEAD = "checkpoint.json"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError)
 _EXACT = 1e-4  # relative difference of the encoder's answers, within which it is the same model
@@ -265,7 +265,7 @@ def _tensor(array: Array) -> torch.Tensor:
 _STATES = (
     "collapsekit.streaming",
     "collapsekit.shards",
-    "collapsekit.population",
+    "collapsekit.subset",
     "collapsekit.posteriors",
     "collapsekit.number",
 )

@@ -265,15 +265,16 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             except Exception as error:  # one probe's failure loses no other's result
                 task.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
             concluded[probe.name] = time.process_time() - started
+    tables = _tables(task, results)
     for reading in readings:
         try:
-            results[reading.name] = reading.read(_tables(task, results, ()))
+            results[reading.name] = reading.read(tables)
+            tables = _beside(tables, results[reading.name])
         except Unavailable as reason:
             task.skipped[reading.name] = told(reason)
         except Exception as error:  # nor does one reading's
             task.broken[reading.name] = f"{type(error).__name__}: {brief(error)}"
-    tables = _tables(task, results, _troubles(task))
-    found = list(tables.findings)
+    found = [*_troubles(task), *tables.findings]
     if task.count < troubles.FEWEST:
         found = [*troubles.undecided(found), troubles.few(task.count)]
     findings = tuple(sorted(found, key=lambda f: (-f.severity, f.code)))
@@ -352,25 +353,39 @@ def _columns(task: Task, results: dict[str, Result]) -> list[pd.DataFrame | Spoo
     return [task.labels(), *(r.samples for r in results.values())]
 
 
-def _tables(task: Task, results: dict[str, Result], extra: Sequence[Finding]) -> Tables:
-    """What was measured, side by side. Where samples are many, those of the population."""
+def _tables(task: Task, results: dict[str, Result]) -> Tables:
+    """What probes measured, side by side. Where samples are many, those of the population."""
     found = list(results.values())
     index = pd.RangeIndex(task.count, name="sample")
     if task.spool.on_disk:
         assert task.population is not None
         index = pd.Index(np.sort(task.population.index), name="sample")
-    frames = [
-        column.at(index.to_numpy()) if isinstance(column, SpooledRows) else column
-        for column in _columns(task, results)
-    ]
     return Tables(
         numbers={n.name: n for r in found for n in r.numbers},
-        samples=joined(frames, index),
+        samples=joined((_at(column, index) for column in _columns(task, results)), index),
         dimensions=joined(
             [places(task.door.latent_shape), *(r.dimensions for r in found)],
             pd.RangeIndex(task.door.dims, name="dimension"),
         ),
-        findings=(*extra, *(f for r in found for f in r.findings)),
+        findings=tuple(f for r in found for f in r.findings),
+    )
+
+
+def _at(column: pd.DataFrame | SpooledRows | None, index: pd.Index) -> pd.DataFrame | None:
+    return column.at(index.to_numpy()) if isinstance(column, SpooledRows) else column
+
+
+def _beside(tables: Tables, new: Result) -> Tables:
+    """The tables with what one more reading says."""
+
+    def both(old: pd.DataFrame, columns: pd.DataFrame | None) -> pd.DataFrame:
+        return old if columns is None else pd.concat([old, joined([columns], old.index)], axis=1)
+
+    return Tables(
+        numbers={**tables.numbers, **{n.name: n for n in new.numbers}},
+        samples=both(tables.samples, _at(new.samples, tables.samples.index)),
+        dimensions=both(tables.dimensions, new.dimensions),
+        findings=(*tables.findings, *new.findings),
     )
 
 

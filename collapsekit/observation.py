@@ -18,11 +18,12 @@ from torch import Tensor
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.noise import Noise
-from collapsekit.population import TILE, KeyedSubset, Population
+from collapsekit.population import TILE, Population
 from collapsekit.posteriors import DiagonalGaussian, Divergence, Family, divergence
 from collapsekit.samples import Inputs, map_tensors, take_rows
 from collapsekit.sources.trees import leaves
 from collapsekit.streaming import Array, to_numpy
+from collapsekit.subset import KeyedSubset
 
 Source = Literal["data", "prior", "population"]
 _CALL_VALUES = 1 << 21  # input values repeated for one call with many codes

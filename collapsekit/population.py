@@ -7,10 +7,10 @@ uniform sample. Pairwise measures (information, swaps, collisions) read it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,100 +22,14 @@ from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
-from collapsekit.noise import Noise, hash_index
+from collapsekit.noise import Noise
 from collapsekit.posteriors import Categorical, DiagonalGaussian, Divergence, Family, divergence
-from collapsekit.posteriors.base import joined
-from collapsekit.samples import Inputs, concatenate, take_rows
+from collapsekit.products import Key, Place, on_device, product
+from collapsekit.samples import Inputs
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
 TILE = 512
-_Part = tuple[Array, Array, Family, Inputs | None]
-
-
-class KeyedSubset:
-    """State: the `limit` rows of smallest hash(seed, index) seen so far, exactly mergeable."""
-
-    def __init__(
-        self,
-        seed: int,
-        limit: int,
-        index: Array,
-        posterior: Family,
-        x: Inputs | None = None,
-    ) -> None:
-        self.limit = limit
-        key = to_numpy(hash_index(seed, "population", torch.from_numpy(index)))
-        self._parts: list[_Part] = [(key, index, posterior.to(torch.device("cpu")), x)]
-
-    def __len__(self) -> int:
-        return sum(len(part[0]) for part in self._parts)
-
-    def __add__(self, other: Self) -> Self:
-        both = object.__new__(type(self))
-        both.limit, both._parts = self.limit, self._parts + other._parts
-        # Compact now and then only: sorting after every batch would make the pass quadratic.
-        stores_inputs = bool(both._parts) and both._parts[0][3] is not None
-        if len(both) > (1.25 if stores_inputs else 2) * both.limit + 1024:
-            both._parts = [both._smallest()]
-        return both
-
-    def within(self, bound: int) -> Self:
-        """The rows whose hash is at most `bound`."""
-        some = object.__new__(type(self))
-        some.limit, some._parts = self.limit, []
-        for key, index, posterior, x in self._parts:
-            at = np.flatnonzero(key <= bound)
-            if len(at):
-                kept = None if x is None else take_rows(x, at)
-                rows = torch.from_numpy(at)
-                some._parts.append((key[at], index[at], posterior.take(rows), kept))
-        return some
-
-    def compact(self) -> tuple[Self, int | None]:
-        """The same in one part; and the largest hash in it once it is full, which bounds all."""
-        one = object.__new__(type(self))
-        one.limit, one._parts = self.limit, [self._smallest()]
-        key = one._parts[0][0]
-        return one, int(key[-1]) if len(key) >= self.limit else None
-
-    def members(self) -> bytes:
-        """The sample numbers in it, as they will stand in the population."""
-        return bytes(self._smallest()[1].tobytes())
-
-    def _smallest(self) -> _Part:
-        keys = np.concatenate([part[0] for part in self._parts])
-        index = np.concatenate([part[1] for part in self._parts])
-        order = np.lexsort((index, keys))[: self.limit]  # ties go by index: still exact
-        stored = [part[3] for part in self._parts if part[3] is not None]
-        whole = len(stored) == len(self._parts)
-        x = take_rows(concatenate(stored), order) if whole else None
-        posterior = joined([part[2] for part in self._parts]).take(torch.from_numpy(order))
-        return keys[order], index[order], posterior, x
-
-    def build(
-        self,
-        door: Door,
-        total: int,
-        take: Callable[[Array], Inputs] | None = None,
-        device: torch.device | None = None,
-    ) -> Population:
-        """The population of what was kept; `take` reads inputs again where none were stored."""
-        _, index, posterior, x = self._smallest()
-        if x is not None:
-
-            def from_store(rows: Array) -> Inputs:
-                return take_rows(x, rows)
-
-            read: Callable[[Array], Inputs] | None = from_store
-        elif take is not None:
-
-            def from_source(rows: Array) -> Inputs:
-                return take(index[rows])
-
-            read = from_source
-        else:
-            read = None
-        return Population(door, index, posterior.to(device), read, total)
+_DIMENSIONS = 4  # whose marginals are one piece of work
 
 
 @dataclass(frozen=True)
@@ -163,6 +77,9 @@ class Population:
         Inputs of given row positions; None where the data hold no inputs.
     total : int
         Samples in the data, N.
+    apart : bool
+        Whether a head is a population of its own even where it holds all rows. Then `asked` tells
+        of which heads products were asked, whatever the population's size.
     """
 
     def __init__(
@@ -172,14 +89,13 @@ class Population:
         posterior: Family,
         read: Callable[[Array], Inputs] | None,
         total: int,
+        apart: bool = False,
     ) -> None:
         self.door, self.index, self.posterior, self.total = door, index, posterior, total
-        self._read = read
+        self.kept: dict[Key, Any] = {}
+        self._read, self._apart = read, apart
         self._heads: dict[int, Population] = {}
         self._others: dict[tuple[int, int], Tensor] = {}
-        self._prior_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._nearest: dict[tuple[str, int], Array] = {}
-        self._marginals: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -205,7 +121,7 @@ class Population:
 
     def head(self, limit: int | None) -> Population:
         """The first `limit` rows as a population of their own; cached, so its products are too."""
-        if limit is None or limit >= self.size:
+        if limit is None or (limit >= self.size and not self._apart):
             return self
         if limit not in self._heads:
             self._heads[limit] = Population(
@@ -214,10 +130,67 @@ class Population:
                 self.posterior.take(slice(limit)),
                 self._read,
                 self.total,
+                self._apart,
             )
         return self._heads[limit]
 
-    @cached_property
+    # -- products, which may be computed elsewhere -------------------------------------------
+
+    def asked(self) -> Iterator[Place]:
+        """Products that were asked of this population and its heads."""
+        yield from (((), key) for key in self.kept)
+        for limit, head in self._heads.items():
+            yield from (((limit, *path), key) for path, key in head.asked())
+
+    def lacking(self, places: Iterable[Place]) -> list[Place]:
+        """Those products of another population, as `asked` gave them, that are not kept here."""
+        found: dict[Place, None] = {}
+        for path, key in places:
+            # A head of all rows is no other population here.
+            short = tuple(limit for limit in path if limit < self.size)
+            if key not in self._at(short).kept:
+                found[short, key] = None
+        return list(found)
+
+    def pieces(self, place: Place) -> list[Place]:
+        """What can be computed apart to make a product quickly: itself, or parts of it."""
+        path, (name, arguments) = place
+        here = self._at(path)
+        if name == "prior_outputs":
+            return [(path, ("_prior_part", part)) for part in here._prior_parts(*arguments)]
+        if name == "log_marginals":
+            return [(path, ("_marginal_part", part)) for part in here._marginal_parts(*arguments)]
+        return [place]
+
+    def make(self, place: Place) -> Any:
+        """A product by its name, fit for sending."""
+        path, (name, arguments) = place
+        here = self._at(path)
+        value = getattr(here, name)
+        if not isinstance(getattr(type(here), name), property):
+            value = value(*arguments)
+        if isinstance(value, MixtureColumns):  # what everybody has is not sent
+            nothing = value.mean[:0]
+            return replace(value, mean=nothing, scale=nothing)
+        return value
+
+    def bring(self, place: Place, value: Any) -> None:
+        """Keep a product that was made elsewhere."""
+        path, key = place
+        here = self._at(path)
+        if isinstance(value, MixtureColumns):
+            assert isinstance(here.posterior, DiagonalGaussian)
+            value = replace(value, mean=here.posterior.mean, scale=here.posterior.scale)
+        here.kept[key] = on_device(value, here.posterior.device)
+
+    def _at(self, path: tuple[int, ...]) -> Population:
+        here = self
+        for limit in path:
+            here = here.head(limit)
+        return here
+
+    @property
+    @product
     def columns(self) -> MixtureColumns | None:
         """The posteriors prepared for the mixture kernel, where they are diagonal Gaussians."""
         if not isinstance(self.posterior, DiagonalGaussian):
@@ -251,7 +224,8 @@ class Population:
         tiles = torch.cat([self._others[begin, seed] for begin in range(first, last, TILE)])
         return tiles[start - first : stop - first]
 
-    @cached_property
+    @property
+    @product
     def _listed(self) -> tuple[Tensor, Tensor] | None:
         """Every joint code [M, D] of a small discrete code, and its mean probability [M]."""
         posterior = self.posterior
@@ -291,29 +265,45 @@ class Population:
             torch.where(p > 0, p * p / total, 0.0).sum(dim=1),
         )
 
-    def log_marginals(self, rows: int, dims: Array, seed: int) -> Tensor:
-        """ln of the aggregate's marginal density at the first `rows` rows' own codes, nats.
+    @product
+    def log_marginals(self, limit: int | None, most: int, seed: int) -> Tensor:
+        """ln of the aggregate's marginal density at the first `limit` rows' own codes, nats.
 
-        float64 [rows, len(dims)], against all k columns; computed once, because the grid behind
-        it costs the same for one row as for thousands.
+        float64 [rows, m] in the m dimensions of `measured`, against all k columns; computed once,
+        because the grid behind it costs the same for one row as for thousands.
         """
-        if self.columns is None:
+        if not isinstance(self.posterior, DiagonalGaussian):
             raise Unavailable(
                 "marginals of the aggregated posterior are computed for diagonal Gaussians",
                 got=self.posterior.describe(),
                 expected="a diagonal Gaussian posterior",
             )
-        rows = min(rows, self.size)
-        key = rows, seed, tuple(dims.tolist())
-        if key not in self._marginals:
-            z, _ = self.draw(slice(rows), seed)
-            some = torch.as_tensor(dims, device=z.device)
-            mean, scale = self.posterior.mean[:, some], self.posterior.scale[:, some]
-            self._marginals[key] = log_marginals(mean, scale, z[:, some])
-        return self._marginals[key]
+        parts = self._marginal_parts(limit, most, seed)
+        found = torch.cat([self._marginal_part(*part) for part in parts], dim=1)
+        self._forget("_marginal_part", parts)
+        return found
 
+    def _marginal_parts(
+        self, limit: int | None, most: int, seed: int
+    ) -> list[tuple[int | None, tuple[int, ...], int]]:
+        dims = self.measured(most).tolist()
+        cuts = range(0, len(dims), _DIMENSIONS)
+        return [(limit, tuple(dims[start : start + _DIMENSIONS]), seed) for start in cuts]
+
+    @product
+    def _marginal_part(self, limit: int | None, dims: tuple[int, ...], seed: int) -> Tensor:
+        assert isinstance(self.posterior, DiagonalGaussian)
+        z, _ = self.draw(slice(limit), seed)
+        some = torch.as_tensor(dims, device=z.device)
+        mean, scale = self.posterior.mean[:, some], self.posterior.scale[:, some]
+        return log_marginals(mean, scale, z[:, some])
+
+    @product
     def prior_outputs(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """`count` codes from the prior [K, D] and the decoder's outputs for them [K, ...].
+        """Codes from the prior [K, D] and the decoder's outputs for them [K, ...].
+
+        `count` of them, or 64 a sample where these are fewer: a handful of samples (a rehearsal,
+        say) is not worth thousands of decodes.
 
         Raises
         ------
@@ -326,16 +316,31 @@ class Population:
                 got="a conditional model",
                 expected="a model without context",
             )
-        if (count, seed) not in self._prior_outputs:
-            index = torch.arange(count, device=self.posterior.device)
-            z, _ = self.door.prior_for(self.posterior).draw(Noise(seed, "prior", index))
-            outputs = [self.door.decode(part, None, "shared prior") for part in z.split(TILE)]
-            if not all(isinstance(output, Tensor) for output in outputs):
-                raise Unavailable("outputs that are distributions cannot be paired")
-            self._prior_outputs[count, seed] = z, torch.cat(outputs)
-        return self._prior_outputs[count, seed]
+        parts = self._prior_parts(count, seed)
+        z, outputs = zip(*(self._prior_part(*part) for part in parts), strict=True)
+        self._forget("_prior_part", parts)
+        return torch.cat(z), torch.cat(outputs)
 
-    @cached_property
+    def _prior_parts(self, count: int, seed: int) -> list[tuple[int, int, int]]:
+        count = min(count, 64 * self.size)
+        return [(start, min(start + TILE, count), seed) for start in range(0, count, TILE)]
+
+    @product
+    def _prior_part(self, start: int, stop: int, seed: int) -> tuple[Tensor, Tensor]:
+        index = torch.arange(start, stop, device=self.posterior.device)
+        z, _ = self.door.prior_for(self.posterior).draw(Noise(seed, "prior", index))
+        output = self.door.decode(z, None, "shared prior")
+        if not isinstance(output, Tensor):
+            raise Unavailable("outputs that are distributions cannot be paired")
+        return z, output
+
+    def _forget(self, name: str, parts: Iterable[tuple[Any, ...]]) -> None:
+        """The parts of a product that has been put together."""
+        for part in parts:
+            self.kept.pop((name, part), None)
+
+    @property
+    @product
     def targets(self) -> Tensor:
         """Inputs as flat rows [k, P], float32 at least: for distances between samples."""
         parts = []
@@ -345,28 +350,27 @@ class Population:
             parts.append(target if target.is_floating_point() else target.float())
         return torch.cat(parts).flatten(1)
 
+    @product
     def nearest(self, space: Literal["codes", "inputs"], count: int) -> Array:
         """Rows nearest to each row, itself left out: int64 [k, m], found once for all.
 
         In codes: by posterior means in units of the mean posterior width. In inputs: Euclidean.
         """
-        if (space, count) not in self._nearest:
-            points = self.targets
-            if space == "codes":
-                width = self.posterior.scale.square().mean(dim=0).sqrt()
-                points = self.posterior.mean / width
-            array = to_numpy(points)
-            m = min(count + 1, self.size)
-            found = (
-                NearestNeighbors(n_neighbors=m).fit(array).kneighbors(array, return_distance=False)
-            )
-            # The row itself is usually first, but a tie may put a duplicate there.
-            keep = found != np.arange(self.size)[:, None]
-            keep[keep.all(axis=1), -1] = False
-            self._nearest[space, count] = found[keep].reshape(self.size, m - 1)
-        return self._nearest[space, count]
+        points = self.targets
+        if space == "codes":
+            width = self.posterior.scale.square().mean(dim=0).sqrt()
+            points = self.posterior.mean / width
+        array = to_numpy(points)
+        m = min(count + 1, self.size)
+        found = NearestNeighbors(n_neighbors=m).fit(array).kneighbors(array, return_distance=False)
+        # The row itself is usually first, but a tie may put a duplicate there.
+        keep = found != np.arange(self.size)[:, None]
+        keep[keep.all(axis=1), -1] = False
+        near: Array = found[keep].reshape(self.size, m - 1)
+        return near
 
-    @cached_property
+    @property
+    @product
     def value_range(self) -> tuple[Tensor, Tensor]:
         """The data's range, 0.5 % to 99.5 % quantiles over the first 1,000 rows.
 
@@ -388,7 +392,7 @@ class Population:
     def partner(self) -> Tensor:
         """For each row the next in hash order with the same condition, -1 where there is none."""
         partner = np.full(self.size, -1)
-        for members in self._classes:
+        for members in self.classes:
             if len(members) > 1:
                 partner[members] = np.roll(members, -1)
         return torch.from_numpy(partner)
@@ -397,14 +401,16 @@ class Population:
     def place(self) -> Array:
         """Where each row stands when partners are put side by side: int64 [k]."""
         place = np.empty(self.size, dtype=np.int64)
-        place[np.concatenate(self._classes)] = np.arange(self.size)
+        place[np.concatenate(self.classes)] = np.arange(self.size)
         return place
 
-    @cached_property
-    def _classes(self) -> list[Array]:
+    @property
+    @product
+    def classes(self) -> tuple[Array, ...]:
+        """Rows under one condition each, in hash order; all rows in one where there is none."""
         group = self._conditions()
         order = np.argsort(group, kind="stable")
-        return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+        return tuple(np.split(order, np.flatnonzero(np.diff(group[order])) + 1))
 
     def priors(self, rows: Array) -> Family:
         """The priors of these row positions: one row where all samples share it."""
@@ -428,13 +434,15 @@ class Population:
             q = self.posterior.take(slice(start, start + size))
             yield divergence(q, self.priors(rows), noise)
 
-    @cached_property
+    @property
+    @product
     def rate(self) -> tuple[float, float]:
         """Mean KL of a sample from its prior over all k rows, and its standard error, in nats."""
         total = merged([Moments.of(part.total) for part in self._divergences(0, 4096)])
         return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
 
-    @cached_property
+    @property
+    @product
     def mean_kl(self) -> Tensor | None:
         """Mean KL of each dimension over all k rows, nats [D]; None where the KL does not split."""
         total: Tensor | None = None
@@ -473,6 +481,10 @@ class Population:
             every = np.arange(self.posterior.dims).reshape(shape[0], -1)
             return Parts("channel_", tuple(every))
         return Parts("", tuple(self.focus[:, None]))
+
+    def measured(self, most: int) -> Array:
+        """All dimensions where they are at most `most`, else those of `focus`."""
+        return np.arange(self.posterior.dims) if self.posterior.dims <= most else self.focus
 
     @cached_property
     def focus(self) -> Array:

@@ -14,13 +14,14 @@ from collapsekit.door import Door
 from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
-from collapsekit.population import KeyedSubset
 from collapsekit.posteriors import Family
 from collapsekit.probe import Probe
+from collapsekit.products import Place
 from collapsekit.readers import Encoded
 from collapsekit.samples import Batch, Inputs, take_rows
 from collapsekit.shards import brief, told
 from collapsekit.streaming import to_numpy
+from collapsekit.subset import KeyedSubset
 from collapsekit.troubles import BATCHWISE, RANDOM, RANDOM_DECODER
 
 #: Batches among which rows are sought that the encoder bears, and rows tried alone in each.
@@ -41,12 +42,15 @@ class Rehearsed:
     skipped : dict
         Probe name to the reason why it cannot be measured.
     findings : list of Finding
+    asked : tuple of Place
+        Products of the population that probes asked for.
     """
 
     x: Inputs
     posterior: Family
     skipped: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    asked: tuple[Place, ...] = ()
 
 
 def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Batch]) -> Rehearsed:
@@ -65,7 +69,7 @@ def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Bat
     posterior = encoded.posterior.take(torch.as_tensor(rows))
     findings += _random_decoder(door, x, posterior)
     subset = KeyedSubset(seed, 2, index, posterior, x)
-    crowd = subset.build(door, len(rows), None, posterior.device)
+    crowd = subset.build(door, len(rows), None, posterior.device, apart=True)
     observations = {
         "data": Observation(door, "data", index, posterior=posterior, seed=seed, x=x),
         "population": population_rows(crowd, 0, 2, seed),
@@ -82,7 +86,7 @@ def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Bat
         except Exception as error:
             skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
     door.passes = Counter()
-    return Rehearsed(x, posterior, skipped, findings)
+    return Rehearsed(x, posterior, skipped, findings, tuple(crowd.asked()))
 
 
 def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:

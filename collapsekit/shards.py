@@ -21,10 +21,11 @@ import torch
 from collapsekit.door import Door, out_of_memory
 from collapsekit.errors import ModelError, Unavailable
 from collapsekit.observation import Observation, Source, population_rows, prior_draws
-from collapsekit.population import KeyedSubset, Population
+from collapsekit.population import Population
 from collapsekit.probe import Probe, States, merge
 from collapsekit.samples import Batch, take_rows
 from collapsekit.streaming import Array, Rows, to_numpy
+from collapsekit.subset import KeyedSubset
 
 #: What happens to a sample that cannot be measured; see `engine.audit`.
 Policy = Literal["finding", "skip", "raise"]
@@ -374,7 +375,7 @@ def _observe(
 
 BATCHES = 32  # in a shard: seconds of work, a few megabytes of states
 _MOST_SHARDS = 4096
-_ROWS = 2048  # of the population in a shard, about
+_LOOKS = 2048  # rows of the population in a shard, times probes
 
 
 def shard_rows(size: int, total: int | None, shards: int | None) -> int:
@@ -395,15 +396,24 @@ def shard_rows(size: int, total: int | None, shards: int | None) -> int:
     return max(BATCHES, most) * size
 
 
-def block_shards(stretches: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], ...]]:
-    """Row blocks dealt into shards of about 2,048 rows, in order."""
+def block_shards(
+    work: Work, stream: Source, stretches: Sequence[tuple[int, int]]
+) -> list[tuple[tuple[int, int], ...]]:
+    """Row blocks dealt into shards, in order.
+
+    The first rows are the dearest by far, for every probe looks at them: a shard ends after about
+    2,048 rows, each counted once for every probe that looks at it, but is no longer than that.
+    """
+    running = work.watching(stream, frozenset())
     shards: list[tuple[tuple[int, int], ...]] = []
     held: list[tuple[int, int]] = []
+    looks = 0
     for start, stop in stretches:
         held.append((start, stop))
-        if stop - held[0][0] >= _ROWS:
+        looks += (stop - start) * sum(p.limit is None or stop <= p.limit for p in running)
+        if looks >= _LOOKS or stop - held[0][0] >= _LOOKS:
             shards.append(tuple(held))
-            held = []
+            held, looks = [], 0
     return [*shards, tuple(held)] if held else shards
 
 

@@ -6,9 +6,10 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,16 @@ from tqdm import tqdm
 from collapsekit.checkpoint import Checkpoint
 from collapsekit.door import Door
 from collapsekit.errors import ModelError
-from collapsekit.executors import Crowd, Failure, Job, Pool, Recipe, Shop, compute, shippable
 from collapsekit.findings import Finding
 from collapsekit.groups import GroupDoor
+from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute
 from collapsekit.logs import event
 from collapsekit.observation import Source
+from collapsekit.parcels import shippable
+from collapsekit.pool import Failure, Pool
 from collapsekit.population import Population
 from collapsekit.probe import Probe
+from collapsekit.products import Place
 from collapsekit.provenance import identity, tensors
 from collapsekit.rehearsal import HEADS, Rehearsed, rehearse
 from collapsekit.samples import Batch, Inputs, Samples
@@ -68,6 +72,14 @@ class Plan:
     shards: int | None = None
     checkpoint: str | os.PathLike[str] | None = None
     policy: Policy = "finding"
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A shard that an earlier run finished, and the file of its columns."""
+
+    outcome: Outcome
+    rows: Path | None
 
 
 @dataclass
@@ -142,11 +154,13 @@ class Task:
         try:
             self._data(shop, pool, itertools.chain(seen, batches), size, rows)
             self.done("data", begin)
-            for stream in ("population", "prior"):
-                begin = time.perf_counter()
-                event("begin", f"{stream} begins", stage=stream)
-                self._rows(shop, pool, stream, size)
-                self.done(stream, begin)
+            # Workers take rows of both streams as they come: none waits for the end of one.
+            both: tuple[Source, ...] = ("prior", "population")
+            for streams in [both] if pool is not None else [both[:1], both[1:]]:
+                stage, begin = " and ".join(streams), time.perf_counter()
+                event("begin", f"{stage} begins", stage=stage)
+                self._rows(shop, pool, streams, size, known.asked)
+                self.done(stage, begin)
         finally:
             if pool is not None:
                 pool.close()
@@ -195,7 +209,7 @@ class Task:
     ) -> None:
         """One pass over the data."""
         with _progress("data", self.samples.size, "samples") as bar:
-            jobs = self._data_jobs(shop, pool, batches, size, rows, bar.update)
+            jobs = self._data_jobs(pool, batches, size, rows)
             for job, found in self._computed(shop, pool, jobs, bar.update):
                 self._add(job, found)
                 self._tighten()
@@ -216,15 +230,9 @@ class Task:
             pool.populate(crowd, self.population)
 
     def _data_jobs(
-        self,
-        shop: Shop,
-        pool: Pool | None,
-        batches: Iterator[Batch],
-        size: int,
-        rows: int,
-        tick: Callable[[int], object],
-    ) -> Iterator[Job]:
-        """Shards that are not finished yet, in order; the finished ones are taken in on the way.
+        self, pool: Pool | None, batches: Iterator[Batch], size: int, rows: int
+    ) -> Iterator[tuple[Job, Resumed | None]]:
+        """Shards in order, with what an earlier run found where it finished them.
 
         Where the data can be read anywhere, workers are told where. In this process one pass of
         the source goes on from shard to shard: it may have workers of its own.
@@ -234,25 +242,27 @@ class Task:
             for number, parts in itertools.groupby(batches, lambda part: part.start // rows):
                 start = number * rows
                 job = Job("data", number, start, start, size)
-                if self._resumed(job, tick):
+                if (found := self._resumed(job)) is not None:
+                    yield job, found
                     continue
                 held: Iterable[Batch] = parts
                 if pool is not None:
                     held = list(parts)  # noqa: B031 - once, here or there
                     job = replace(job, stop=held[-1].stop)
-                yield self._told(replace(job, parts=held))
+                yield self._told(replace(job, parts=held)), None
             return
         where = 0  # the sample that `batches` gives next
         for number, start in enumerate(range(0, total, rows)):
             job = Job("data", number, start, min(start + rows, total), size)
-            if self._resumed(job, tick):
+            if (found := self._resumed(job)) is not None:
+                yield job, found
                 continue
             if pool is None:
                 if start != where:
                     batches = self.samples.batches(size, start)
                 job = replace(job, parts=_until(batches, job.stop))
                 where = job.stop
-            yield self._told(job)
+            yield self._told(job), None
 
     def _told(self, job: Job) -> Job:
         return replace(job, skip=self._stopped(), bound=self._bound)
@@ -270,26 +280,70 @@ class Task:
 
     # -- the other two streams ---------------------------------------------------------------
 
-    def _rows(self, shop: Shop, pool: Pool | None, stream: Source, size: int) -> None:
-        """Row blocks of the population with all columns beside them, or draws from the prior."""
+    def _rows(
+        self,
+        shop: Shop,
+        pool: Pool | None,
+        streams: Sequence[Source],
+        size: int,
+        asked: Sequence[Place],
+    ) -> None:
+        """Row blocks of the population with all columns beside them, and draws from the prior."""
+        plan = [
+            (stream, part) for stream in streams for part in self._stretches(shop, stream, size)
+        ]
+        rows = sum(part[-1][1] - part[0][0] for _, part in plan)
+
+        def jobs() -> Iterator[tuple[Job, Resumed | None]]:
+            furnished = pool is None
+            numbers = {stream: itertools.count() for stream in streams}
+            for stream, part in plan:
+                number = next(numbers[stream])
+                job = Job(stream, number, part[0][0], part[-1][1], size, blocks=part)
+                found = self._resumed(job)
+                if found is None and pool is not None and not furnished:
+                    self._furnish(pool, asked)
+                    furnished = True
+                yield (job, found) if found is not None else (self._told(job), None)
+
+        with _progress(" and ".join(streams), rows, "rows") as bar:
+            for job, found in self._computed(shop, pool, jobs(), bar.update):
+                self._add(job, found)
+
+    def _stretches(
+        self, shop: Shop, stream: Source, size: int
+    ) -> list[tuple[tuple[int, int], ...]]:
         assert self.population is not None
         running = [p for p in self.probes if p.source == stream and p.name not in self._stopped()]
         total = self.population.size
         if stream == "prior":
             total = max((p.limit or 0 for p in running), default=0)
         work = replace(shop.work, probes=tuple(running))
-        stretches = block_shards(blocks(work, stream, total, size))
-        rows = sum(part[-1][1] - part[0][0] for part in stretches)
-        with _progress(stream, rows, "rows") as bar:
+        return block_shards(work, stream, blocks(work, stream, total, size))
 
-            def jobs() -> Iterator[Job]:
-                for number, part in enumerate(stretches):
-                    job = Job(stream, number, part[0][0], part[-1][1], size, blocks=part)
-                    if not self._resumed(job, bar.update):
-                        yield self._told(job)
+    def _furnish(self, pool: Pool, asked: Sequence[Place]) -> None:
+        """Have workers make what probes asked of the population when they were rehearsed.
 
-            for job, found in self._computed(shop, pool, jobs(), bar.update):
-                self._add(job, found)
+        Each would otherwise make all of it for itself. What fails here is made, or told, when it is
+        asked for.
+        """
+        population = self.population
+        assert population is not None
+        wanted = population.lacking(asked)
+        errands: dict[Any, list[Place]] = {}
+        for piece in itertools.chain.from_iterable(map(population.pieces, wanted)):
+            # A head's products rest on each other.
+            errands.setdefault(piece[0] or piece, []).append(piece)
+        jobs = ((Errand(tuple(places)), None) for places in errands.values())
+        brought: set[Place] = set()
+        for _, made in pool.map(jobs, ahead=4):
+            if isinstance(made, Made):
+                for place, value in made.values:
+                    population.bring(place, value)
+                    brought.add(place)
+                self.total += Outcome(passes=made.passes)
+        whole = [place for place in wanted if brought.issuperset(population.pieces(place))]
+        pool.furnish(Made(tuple((place, population.make(place)) for place in whole)))
 
     # -- shards ------------------------------------------------------------------------------
 
@@ -297,19 +351,27 @@ class Task:
         self,
         shop: Shop,
         pool: Pool | None,
-        jobs: Iterable[Job],
+        jobs: Iterable[tuple[Job, Resumed | None]],
         tick: Callable[[int], object],
-    ) -> Iterator[tuple[Job, Outcome | Failure]]:
+    ) -> Iterator[tuple[Job, Any]]:
         if pool is None:
-            for job in jobs:
-                yield job, compute(shop, job, tick)
+            for job, known in jobs:
+                if known is not None:
+                    tick(known.outcome.count)
+                yield job, known or compute(shop, job, tick)
             return
-        for job, found in pool.map(jobs):
+        # Shards of the data are alike, and hold much.
+        for job, found in pool.map(jobs, ahead=1 if self.population is None else 4):
             tick(job.stop - job.start)
             yield job, found
 
-    def _add(self, job: Job, found: Outcome | Failure) -> None:
-        """Take in a shard that was computed: to the disk first, where there is a checkpoint."""
+    def _add(self, job: Job, found: Outcome | Failure | Resumed) -> None:
+        """Take in a shard: to the disk first, where there is a checkpoint it did not come from."""
+        if isinstance(found, Resumed):
+            if job.stream == "data":
+                self.spool.found(job.number, job.start, found.outcome.count, found.rows)
+            self._sum(job.stream, found.outcome)
+            return
         if isinstance(found, Failure):
             self.lost_shards.append((job.stream, job.start, job.stop, found.why))
             if job.stream == "data":
@@ -327,19 +389,12 @@ class Task:
             self.checkpoint.write(job.stream, job.number, self._key(job), rest, path)
         self._sum(job.stream, rest)
 
-    def _resumed(self, job: Job, tick: Callable[[int], object]) -> bool:
-        """Take in a shard that an earlier run finished."""
-        if self.checkpoint is None:
-            return False
-        found = self.checkpoint.read(job.stream, job.number, self._key(job))
-        if found is None:
-            return False
-        outcome, path = found
-        if job.stream == "data":
-            self.spool.found(job.number, job.start, outcome.count, path)
-        self._sum(job.stream, outcome)
-        tick(outcome.count)
-        return True
+    def _resumed(self, job: Job) -> Resumed | None:
+        """What an earlier run found, where it finished this shard."""
+        found = None
+        if self.checkpoint is not None:
+            found = self.checkpoint.read(job.stream, job.number, self._key(job))
+        return None if found is None else Resumed(*found)
 
     def _key(self, job: Job) -> str:
         """What a shard depends on beside the audit: its stretch, and the population's members."""

@@ -13,10 +13,11 @@ import torch
 
 from collapsekit.door import Door
 from collapsekit.observation import Observation, population_rows, prior_draws
-from collapsekit.population import KeyedSubset, Population
+from collapsekit.population import Population
 from collapsekit.probe import Probe, States, merge
 from collapsekit.results import Result
 from collapsekit.samples import Samples, take_rows
+from collapsekit.subset import KeyedSubset
 
 
 def population_of(door: Door, samples: Samples, seed: int = 0) -> Population:

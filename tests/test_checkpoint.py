@@ -11,6 +11,8 @@ import random
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,11 @@ from collapsekit import checkpoint as module
 from collapsekit import spool
 from collapsekit.checkpoint import Checkpoint, _dumped, _loaded
 from collapsekit.errors import FileError, InputError
-from collapsekit.population import KeyedSubset
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probes import REGISTERED
 from collapsekit.results import Audit
 from collapsekit.shards import Lost, Outcome
+from collapsekit.subset import KeyedSubset
 from tests import models
 from tests.test_engine import same
 
@@ -130,11 +132,16 @@ class parts_of:
 
 
 @pytest.mark.parametrize("kind", ["state", "parquet"])
-def test_a_truncated_shard_is_computed_again_and_told(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_truncated_shard_is_computed_again_and_told(
+    tmp_path: Path, kind: str, threads: int
+) -> None:
     whole = audited(tmp_path)
     victim = tmp_path / f"data-000002.{kind}"
     victim.write_bytes(victim.read_bytes()[:-100])
-    resumed = audited(tmp_path)
+    # Later shards are there before this one is computed elsewhere; it is summed in its place.
+    with ThreadPoolExecutor(threads) if threads else nullcontext() as executor:
+        resumed = audited(tmp_path, executor=executor)
     same_tables(whole, resumed)
     told = [f for f in resumed.findings if f.code == "CK013"]
     assert len(told) == 1

@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
+from collapsekit import pool
 from collapsekit.errors import InputError
-from collapsekit.executors import Job, LocalProcesses, MappedFile, _Order, packed, shippable
+from collapsekit.executors import LocalProcesses
+from collapsekit.jobs import Job
+from collapsekit.parcels import MappedFile, packed, shippable
+from collapsekit.pool import _Order
 from collapsekit.results import Audit
 from tests import models
 from tests.test_engine import same
@@ -40,9 +44,9 @@ def alone() -> Audit:
 
 @pytest.fixture(scope="module")
 def forked() -> Iterator[Executor]:
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
-        pool.submit(os.getpid).result()  # begun before any audit: nothing is inherited
-        yield pool
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as processes:
+        processes.submit(os.getpid).result()  # begun before any audit: nothing is inherited
+        yield processes
 
 
 def same_and_all(a: Audit, b: Audit) -> None:
@@ -63,8 +67,8 @@ def test_every_probe_says_the_same_on_processes(alone: Audit, forked: Executor) 
 
 
 def test_and_on_threads(alone: Audit) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        same_and_all(alone, audited(pool))
+    with ThreadPoolExecutor(3) as threads:
+        same_and_all(alone, audited(threads))
 
 
 @pytest.mark.slow
@@ -147,16 +151,19 @@ def test_a_shard_that_fails_twice_is_told_and_costs_no_other(forked: Executor) -
     assert audit.number("rate").n == 250
 
 
-class Pool(ThreadPoolExecutor):
-    """Fails every third task, the first time it is tried."""
+class Flaky(ThreadPoolExecutor):
+    """Fails every third job, the first time it is tried."""
 
     def __init__(self) -> None:
         super().__init__(2)
-        self.tasks, self.failed = 0, 0
+        self.seen: set[str] = set()
+        self.failed = 0
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def, override]
-        self.tasks += 1
-        if self.tasks % 3 == 0:
+        job = repr(args[0].job)
+        new = job not in self.seen
+        self.seen.add(job)
+        if new and len(self.seen) % 3 == 0:
             self.failed += 1
             return super().submit(_fail)
         return super().submit(fn, *args, **kwargs)
@@ -167,20 +174,20 @@ def _fail() -> None:
 
 
 def test_a_failure_is_tried_again(alone: Audit) -> None:
-    pool = Pool()
-    same_and_all(alone, audited(pool))
-    assert pool.failed > 2
+    flaky = Flaky()
+    same_and_all(alone, audited(flaky))
+    assert flaky.failed > 2
 
 
 @pytest.mark.slow
 def test_our_own_pool_survives_a_worker_that_dies() -> None:
     x = LINEAR.sample(N, 0)
     x[170] = 777
-    pool = LocalProcesses(2)
+    processes = LocalProcesses(2)
     try:
-        audit = audited(pool, Crashes(LINEAR.lam), data=x)
+        audit = audited(processes, Crashes(LINEAR.lam), data=x)
     finally:
-        pool.shutdown()
+        processes.shutdown()
     lost = [f for f in audit.findings if f.code == "CK010"]
     assert lost
     assert "150 to 199" in lost[0].message
@@ -210,9 +217,69 @@ def test_a_factory_that_builds_another_model_is_told(forked: Executor) -> None:
         audited(forked, Other(LINEAR.lam))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("why", ["no room for a file", "a machine that does not see it"])
+def test_what_no_file_brings_is_sent(
+    why: str, alone: Audit, forked: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def filed(self: pool.Pool, key: str) -> bool:
+        self._files[key] = "/nowhere/" + key
+        return why != "no room for a file"
+
+    monkeypatch.setattr(pool.Pool, "_filed", filed)
+    same_and_all(alone, audited(forked))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_nothing_is_left_in_the_temporary_folder(
+    forked: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[Path] = []
+    written = Path.write_bytes
+
+    def spied(self: Path, content: bytes) -> int:
+        seen.append(self)
+        return written(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", spied)
+    audited(forked)
+    assert len(seen) == 3  # the recipe, the population, its products
+    assert {path.parent.parent for path in seen} == {tmp_path}
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass(frozen=True)
+class Counts(models.LinearVAE):
+    """Notes each decode of draws that all samples share, and each process that made one."""
+
+    notes: str = ""
+
+    def decode(self, z: Tensor) -> Tensor:
+        with open(self.notes, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()} {len(z)}\n")
+        return super().decode(z)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_the_populations_products_are_made_once(forked: Executor, tmp_path: Path) -> None:
+    """As many passes in two processes as in one: no worker repeats what another has made."""
+    passes = []
+    for executor in (None, forked):
+        notes = tmp_path / f"{executor is None}"
+        audit = audited(executor, Counts(LINEAR.lam, notes=str(notes)), batch=64)
+        assert audit.provenance["passes"]["shared prior: decode"] == 2048
+        lines = [line.split() for line in notes.read_text().splitlines()]
+        home = str(os.getpid())
+        # In this process also the rehearsal decodes.
+        passes.append(sum(int(rows) for who, rows in lines if executor is None or who != home))
+    rehearsed = passes[0] - passes[1]
+    assert 0 < rehearsed < 1_000
+
+
 def test_a_task_is_a_few_hundred_bytes() -> None:
     job = Job("data", 3, 100, 200, 10, skip=frozenset({"a probe"}), bound=1 << 60)
-    assert len(pickle.dumps(_Order("recipe-" + "f" * 32, "", job, 1))) < 600
+    assert len(pickle.dumps(_Order("recipe-" + "f" * 32, "", "", job, 1))) < 600
 
 
 def test_a_memory_map_travels_by_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import torch
 from torch import Tensor
 
 from collapsekit.door import Door
+from collapsekit.kernels.mixture import MixtureColumns
 from collapsekit.observation import Observation
-from collapsekit.population import KeyedSubset, Population
+from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.samples import take_rows
+from collapsekit.subset import KeyedSubset
 from tests import models
 
 
@@ -104,3 +107,55 @@ def test_information_does_not_depend_on_the_rows_asked_for() -> None:
     whole = obs.population.log_others(0, 1300, 0)
     fresh = Observation.of_arrays(mean, np.full((1300, 4), 0.3)).population  # nothing cached yet
     assert torch.equal(fresh.log_others(511, 513, 0), whole[511:513])
+
+
+def test_products_are_made_elsewhere_and_brought() -> None:
+    """What two rows were asked for is known beforehand; brought, it is what it would have been."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(700, 3)))
+
+    def built(rows: int, apart: bool = False) -> Population:
+        mean = x[:rows, :2].contiguous()
+        posterior = DiagonalGaussian(mean, torch.full_like(mean, 0.3))
+        door = Door(models.LinearVAE((3.0, 1.0)))
+        keyed = KeyedSubset(0, rows, np.arange(rows), posterior, x[:rows])
+        return keyed.build(door, rows, apart=apart)
+
+    def ask(population: Population) -> list[Any]:
+        head = population.head(600)
+        return [
+            population.columns,
+            population.rate,
+            population.value_range,
+            population.log_marginals(500, 64, 0),
+            population.prior_outputs(1_000, 0)[1],
+            head.nearest("inputs", 5),
+            population.head(5_000).nearest("codes", 5),
+        ]
+
+    rehearsed = built(2, apart=True)
+    ask(rehearsed)
+    worker, receiver, plain = built(700), built(700), built(700)
+    pieces = [p for place in receiver.lacking(rehearsed.asked()) for p in receiver.pieces(place)]
+    names = [name for _, (name, _) in pieces]
+    assert names.count("_prior_part") == 2  # 1,000 decodes in tiles of 512
+    assert ((600,), ("nearest", ("inputs", 5))) in pieces
+    assert ((), ("nearest", ("codes", 5))) in pieces  # 5,000 rows are all rows here
+    for place in pieces:
+        receiver.bring(place, pickle.loads(pickle.dumps(worker.make(place))))
+    assert not {name for _, (name, _) in receiver.lacking(plain.asked())}
+    before = set(receiver.asked())
+    for mine, theirs in zip(ask(receiver), ask(plain), strict=True):
+        same_value(mine, theirs)
+    wholes = {"prior_outputs", "log_marginals"}  # put together here, from what was brought
+    assert {name for _, (name, _) in set(receiver.asked()) - before} == wholes
+
+
+def same_value(mine: Any, theirs: Any) -> None:
+    if isinstance(mine, MixtureColumns):
+        for name in ("mean", "scale", "position"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name))
+    elif isinstance(mine, Tensor):
+        assert torch.equal(mine, theirs)
+    else:
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))

@@ -11,11 +11,12 @@ from collapsekit.door import Door
 from collapsekit.errors import ModelError, Unavailable
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.observation import Observation, population_rows
-from collapsekit.population import KeyedSubset, Population
+from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.readers import Encoded
 from collapsekit.samples import Inputs, take_rows
 from collapsekit.streaming import Array, Moments, merged, to_numpy
+from collapsekit.subset import KeyedSubset
 
 # Rows on which the costlier measures rest; benchmarks/monitor.py says what a check costs.
 SWAPPED = 256  # decoded twice

@@ -69,10 +69,10 @@ class InformationBudget:
             "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
             "codes": Moments.of((z - prior.mean) / prior.scale),
         }
-        measured = np.arange(dims) if dims <= self.most_dimensions else population.focus
+        measured = population.measured(self.most_dimensions)
         some = torch.as_tensor(measured, device=z.device)
-        limit = population.size if self.limit is None else self.limit
-        marginal = population.log_marginals(limit, measured, obs.seed)[obs.rows]
+        most = self.most_dimensions
+        marginal = population.log_marginals(self.limit, most, obs.seed)[obs.rows]
         log_prior = prior.log_each(z)[:, some]
         ratio = marginal - log_prior
         # A sample's own component draws the aggregate towards its code: KL reads high. Without it

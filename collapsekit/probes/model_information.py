@@ -88,9 +88,8 @@ class ModelInformation:
 
     def _shared(self, obs: Observation) -> Tensor:
         width = obs.output[0].numel()
-        # A handful of samples (a rehearsal, say) is not worth thousands of decodes.
-        most = min(self.draws, self.most_values // max(width, 1), 64 * obs.population.size)
-        _, outputs = obs.population.prior_outputs(max(2, most), obs.seed)
+        most = max(2, min(self.draws, self.most_values // max(width, 1)))
+        _, outputs = obs.population.prior_outputs(most, obs.seed)
         return obs.door.pairwise(outputs, obs.x)
 
     def _own(self, obs: Observation) -> Tensor:
