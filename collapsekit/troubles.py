@@ -93,7 +93,8 @@ GROUPS = Code(
     title="Groups of latents",
     meaning="A hierarchical model has several groups of latents, each with a posterior and a prior "
     "given the groups above it. A group can collapse while the others work, so each is audited "
-    "by itself: its condition are the other groups' codes, held at the sample's own draws.",
+    "by itself: the codes of the groups above it, and the noise of those below, are held at the "
+    "sample's own draws.",
     formula="rate = sum over groups of KL(q(z_g | x, z_above) || p(z_g | z_above)), one draw "
     "of the groups above a sample; the verdict is the worst of the groups'.",
     remedy="Open the group's own audit: audit.groups[name].",

@@ -194,9 +194,10 @@ def _text(facts: Facts) -> str:
     spent = f" Together they spend {quantity(total)} per {facts.noun}." if total else ""
     return (
         f"The model has {counted(len(groups), 'group')} of latents; each was audited by itself, "
-        f"with the others held at the {facts.noun}’s own draws.{spent} KL is against the prior "
-        "given the groups above. Information is what a group’s codes tell about the input and "
-        "the groups above together: below the top group it may exceed the KL."
+        "with the codes of the groups above it and the noise of those below held at the "
+        f"{facts.noun}’s own draws.{spent} KL is against the prior given the groups above. "
+        "Information is what a group’s codes tell about the input and the groups above together: "
+        "below the top group it may exceed the KL."
     )
 
 
