@@ -413,3 +413,8 @@ READERS: tuple[tuple[Callable[[Any], bool], Reader], ...] = (
     (_is_sphere, _read_sphere),
     (lambda output: isinstance(output, D.Distribution), _read_torch),
 )
+
+
+def recognised(output: Any) -> bool:
+    """Whether an output is a distribution of a family of its own, not a pair (mean, scale)."""
+    return not _is_normal(output) and any(recognises(output) for recognises, _ in READERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import collapsekit as ck
 from collapsekit.doctor import inspect
 from collapsekit.errors import InputError
 from tests import models
+from tests.families import MODELS, Model, data, full, mixture
+from tests.test_groups import Ladder
 
 X = np.random.default_rng(0).random((80, 6)).astype(np.float32)
 
@@ -199,3 +203,75 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "is negative, so it is no scale" in wrong.output
     trust = CliRunner().invoke(app, ["doctor", "scvi:nowhere", "--trust-code"])
     assert trust.exit_code == 2
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_every_family_that_the_door_takes_is_looked_at(family: str) -> None:
+    found = inspect(MODELS[family][0], data(40))
+    assert not found.faults, found
+    pieces = [line.piece for line in found.assumptions]
+    assert "posterior" in pieces or "second output" in pieces
+    assert any(line.piece == "decode" and "fails" not in line.found for line in found.capabilities)
+
+
+class Wide(Model):
+    """Draws twice as wide as it declares."""
+
+    def sample_posterior(self, x: Tensor) -> Tensor:
+        q = self.encode(x)
+        return q.mean + 2 * (q.sample() - q.mean)
+
+
+class True_(Model):
+    def sample_posterior(self, x: Tensor) -> Tensor:
+        return self.encode(x).sample()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("posterior", [full, mixture])
+def test_the_sampler_of_another_family_is_compared(posterior: Any) -> None:
+    right, wrong = (inspect(kind(posterior), data(64)) for kind in (True_, Wide))
+    assert not right.faults, right
+    told = next(line.found for line in right.capabilities if line.piece == "sampler")
+    assert "of the declared standard deviation" in told
+    assert len(wrong.faults) == 1, wrong
+    assert "sample_posterior draws with another width" in wrong.faults[0]
+    low, high = re.findall(r"spread ([0-9.]+) to ([0-9.]+)", wrong.faults[0])[0]
+    assert 1.9 < float(low) <= float(high) < 2.1  # 4,096 draws: a standard error of 0.01
+
+
+def test_kl_of_a_family_is_its_closed_form() -> None:
+    x = data(64)
+    told = next(line for line in inspect(Model(full), x).assumptions if line.piece == "posterior")
+    q = full(torch.as_tensor(x[:, :2]))
+    p = torch.distributions.MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    kl = float(torch.distributions.kl_divergence(q, p).mean())
+    assert f"Gaussian with full covariance, KL {kl:.4g} nats" in told.found
+
+
+def test_a_torch_module_may_return_any_family() -> None:
+    class Covariant(Base):
+        def encode(self, x: Tensor) -> Any:
+            mean, second = super().encode(x)
+            factor = torch.diag_embed(torch.exp(second))
+            return torch.distributions.MultivariateNormal(mean, scale_tril=factor)
+
+    found = inspect(Covariant(), X)
+    assert not found.faults, found
+    assert "torch distribution, MultivariateNormal" in str(found)
+    audit = ck.audit(Covariant(), X, probes=[ck.probes.KL()])
+    assert audit.number("rate").value > 0
+
+
+def test_a_hierarchical_model_is_looked_at_group_by_group() -> None:
+    found = inspect(Ladder(), Ladder().sample(50))
+    assert not found.faults, found
+    pieces = [line.piece for line in found.capabilities]
+    assert {"z1: encode", "z1: generate", "z2: encode", "z2: generate"} <= set(pieces)
+
+    class Broken(Ladder):
+        def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+            draw("z1", self.above(n))
+            raise ValueError("no such layer")
+
+    faults = inspect(Broken(), Ladder().sample(50)).faults
+    assert any("no such layer" in text for text in faults)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from collapsekit.errors import InputError
 from collapsekit.testing import AdapterFault, check_adapter
 from tests import models
+from tests.families import MODELS, data
+from tests.test_groups import Ladder
 
 X = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
 
@@ -261,3 +263,83 @@ def test_faults_are_told_together() -> None:
 def test_one_sample_is_too_few() -> None:
     with pytest.raises(InputError, match="compares rows"):
         check_adapter(Good(), X[:1])
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_every_family_that_the_door_takes_passes(family: str) -> None:
+    check_adapter(MODELS[family][0], data(8))
+
+
+class FullCovariance(Good):
+    def encode(self, x: Tensor) -> Any:
+        mean, scale = super().encode(x)
+        factor = torch.diag_embed(scale)
+        factor[:, 1, 0] = 0.1
+        return torch.distributions.MultivariateNormal(mean, scale_tril=factor, validate_args=False)
+
+
+class NoisyFactor(FullCovariance):
+    """Its means are the same from call to call: only the covariance is not."""
+
+    def encode(self, x: Tensor) -> Any:
+        found = super().encode(x)
+        noise = 0.05 * torch.rand(len(x), 1, 1, generator=GENERATOR)
+        factor = found.scale_tril * (1 + noise)
+        return torch.distributions.MultivariateNormal(found.loc, scale_tril=factor)
+
+
+class BatchClasses(Good):
+    def encode(self, x: Tensor) -> Any:
+        logits = torch.stack([x[:, :2], x[:, 2:4]], dim=1)
+        return torch.distributions.OneHotCategorical(logits=logits - logits.mean(dim=0))
+
+    def decode(self, z: Tensor) -> Any:
+        return torch.cat([z.flatten(1), z[:, 0]], dim=1)
+
+
+class NotFinite(FullCovariance):
+    def encode(self, x: Tensor) -> Any:
+        found = super().encode(x)
+        loc = torch.where(x[:, :2] > 1.2, torch.nan, found.loc)
+        return torch.distributions.MultivariateNormal(
+            loc, scale_tril=found.scale_tril, validate_args=False
+        )
+
+    def decode(self, z: Tensor) -> Any:
+        return self.back(torch.nan_to_num(z))
+
+
+class ReusesClasses(BatchClasses):
+    kept: dict[int, Tensor] = {}  # noqa: RUF012
+
+    def encode(self, x: Tensor) -> Any:
+        logits = torch.log_softmax(torch.stack([x[:, :2], x[:, 2:4]], dim=1), dim=-1)
+        kept = self.kept.setdefault(len(x), torch.empty_like(logits))
+        kept.copy_(logits)
+        found = torch.distributions.OneHotCategorical(logits=logits)
+        found._categorical.logits = kept
+        return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (NoisyFactor, "determinism: two calls of encode"),
+        (BatchClasses, "batch independence: row 0"),
+        (NotFinite, "finite: the posterior has a parameter that is NaN or infinite in rows"),
+        (ReusesClasses, "aliasing: a later call of encode overwrote"),
+    ],
+)
+def test_faults_of_other_families_are_found(fault: type[Good], message: str) -> None:
+    with pytest.raises(AdapterFault, match="1 fault") as caught:
+        check_adapter(fault(), X)
+    assert message in str(caught.value)
+
+
+def test_full_covariance_passes() -> None:
+    check_adapter(FullCovariance(), X)
+
+
+def test_a_hierarchical_model_is_an_error_by_name() -> None:
+    with pytest.raises(InputError, match="models with one code"):
+        check_adapter(Ladder(), Ladder().sample(8))

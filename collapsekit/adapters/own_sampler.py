@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,20 @@ def sampler_name(module: nn.Module) -> str | None:
         return None
     methods = (name for name in SAMPLERS if callable(getattr(type(module), name, None)))
     return next(methods, None)
+
+
+@contextmanager
+def as_training(module: nn.Module) -> Iterator[None]:
+    """The module's own flag alone is raised; its layers stay as they are.
+
+    Many samplers return the mean in evaluation mode.
+    """
+    was = module.training
+    module.training = True
+    try:
+        yield
+    finally:
+        module.training = was
 
 
 class OwnSampler:
@@ -62,13 +77,8 @@ class OwnSampler:
         mean = self._mean(x)
         given, drawn = self._caught(x)
         if torch.equal(drawn, given) and not self.module.training:
-            # Many samplers return the mean in evaluation mode. The module's own flag alone is
-            # raised: its layers stay as they are.
-            self.module.training = True
-            try:
+            with as_training(self.module):
                 given, drawn = self._caught(x)
-            finally:
-                self.module.training = False
         if given.shape != mean.shape or not torch.allclose(
             given.to(mean), mean, rtol=1e-3, atol=1e-4
         ):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import CollapsekitError, InputError, ModelError
-from collapsekit.readers import PARAMETERISATIONS, as_tensor
+from collapsekit.readers import PARAMETERISATIONS, as_tensor, recognised
+from collapsekit.readers import inner as inner_of
 from collapsekit.samples import Inputs, rows_of
 
 #: Names of a mean, the likelier first.
@@ -61,6 +62,8 @@ class Reading:
         The same in words, for the report.
     draw : Path, optional
         Where the answer holds a draw from the posterior.
+    whole : bool
+        Whether what stands at `mean` is a distribution of another family, which the door reads.
     """
 
     mean: Path
@@ -68,13 +71,19 @@ class Reading:
     parameterisation: str | None
     told: str
     draw: Path | None = None
+    whole: bool = False
 
     def raw(self, answer: Any) -> tuple[Any, Any]:
         """(mean, second) as the model returned them."""
+        if self.whole:
+            found = at(answer, self.mean)
+            return found.mean, found.stddev
         return at(answer, self.mean), at(answer, self.second)
 
     def __call__(self, answer: Any) -> Any:
         """The posterior in a form that the door reads."""
+        if self.whole:
+            return at(answer, self.mean)
         mean, second = self.raw(answer)
         if self.parameterisation is None:
             return mean, second
@@ -119,12 +128,9 @@ def _locate(answer: Any, again: Any, x: Inputs, path: Path) -> Reading:
             inner: Path = ("base_dist",) if base is not answer else ()
             told = f"a torch Normal{here}"
             return Reading((*path, *inner, "loc"), (*path, *inner, "scale"), "scale", told)
-        raise ModelError(
-            "this posterior family is not supported",
-            got=type(base).__name__,
-            expected="a diagonal Gaussian: torch.distributions.Normal, or (mean, scale)",
-            remedy="audit a diagonal Gaussian posterior, or open an issue with the family's name",
-        )
+    if recognised(answer):
+        kind = type(inner_of(answer)).__name__
+        return Reading(path, path, None, f"a torch distribution{here}, {kind}", whole=True)
     if is_array(answer):
         raise _one_array(answer, x)
     named = _by_name(answer, path)
@@ -400,7 +406,7 @@ class Reader:
             except Exception as error:
                 troubles[name] = error
                 continue
-            if self._declared is not None:
+            if self._declared is not None and not reading.whole:
                 told = f"{reading.told}, declared as {self._declared}"
                 reading = replace(reading, parameterisation=self._declared, told=told)
             self._found = name, reading

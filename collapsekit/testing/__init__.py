@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from collapsekit.adapter import offers, session
 from collapsekit.adapters import as_adapter
 from collapsekit.door import Door
 from collapsekit.errors import CollapsekitError, InputError
-from collapsekit.readers import Encoded, as_tensor
+from collapsekit.groups import is_grouped
+from collapsekit.posteriors import DiagonalGaussian
+from collapsekit.readers import Encoded, as_tensor, recognised
 from collapsekit.samples import Inputs, as_samples, concatenate, map_tensors, rows_of, take_rows
+from collapsekit.testing.held import State, equal
 
 _ROWS = 8
 #: Relative difference that rounding may make between two batches, by the width of the type.
@@ -49,7 +50,7 @@ def check_adapter(adapter: Any, data: Any = None, *, parameterisation: str = "sc
     AdapterFault
         With one message per fault, all of those that were found.
     InputError
-        There are fewer than two samples.
+        There are fewer than two samples, or the model has several groups of latents.
 
     Examples
     --------
@@ -57,6 +58,14 @@ def check_adapter(adapter: Any, data: Any = None, *, parameterisation: str = "sc
     >>> check_adapter((lambda x: (x[:, :2], 0.5 + 0 * x[:, :2]), lambda z: z), torch.rand(8, 2))
     """
     found, brought = as_adapter(adapter)
+    if is_grouped(found):
+        raise InputError(
+            "the kit checks models with one code",
+            got="a hierarchical model: encode(x, draw)",
+            expected="encode(x)",
+            remedy="collapsekit doctor looks at a hierarchical model group by group; an audit "
+            "checks that encode and generate have the same priors",
+        )
     samples = as_samples(brought if data is None else data)
     first = next(samples.batches(_ROWS), None)
     if first is None or len(first.index) < 2:
@@ -84,13 +93,13 @@ class _Check:
     faults: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        before = _State.of(self.adapter)
+        before = State.of(self.adapter)
         try:
             with session(self.adapter):
                 self.laws()
         except Exception as error:
             self.faults.append(f"session: it failed with {_told(error)}")
-        self.faults += before.changes(_State.of(self.adapter))
+        self.faults += before.changes(State.of(self.adapter))
         before.put_back()
         self.after_an_error()
         self.words()
@@ -129,17 +138,24 @@ class _Check:
     # -- the encoder ---------------------------------------------------------------------------
 
     def values(self, encoded: Encoded) -> None:
-        mean, scale = encoded.posterior.mean, encoded.posterior.scale
-        if not bool((torch.isfinite(mean) & torch.isfinite(scale)).all()):
-            rows = _rows(~(torch.isfinite(mean) & torch.isfinite(scale)).all(dim=1))
-            self.faults.append(f"finite: mean or scale is NaN or infinite in rows {rows}")
-        elif bool((scale <= 0).any()):
+        bad = ~encoded.good & ~encoded.flat
+        if bool(bad.any()):
             self.faults.append(
-                f"positive scale: {int((scale <= 0).sum())} of {scale.numel()} scales are not "
-                f"above 0 (the least is {float(scale.min()):.3g}); is it a log-variance, or a head "
-                "without softplus?"
+                f"finite: the posterior has a parameter that is NaN or infinite in rows "
+                f"{_rows(bad)}"
+            )
+        elif bool(encoded.flat.any()):
+            told = "is it a log-variance, or a head without softplus?"
+            if isinstance(encoded.posterior, DiagonalGaussian):
+                scale = encoded.posterior.scale
+                told = f"the least is {float(scale.min()):.3g}; {told}"
+            self.faults.append(
+                f"positive scale: {int(encoded.flat.sum())} of {len(encoded.flat)} rows have a "
+                f"scale that is not above 0 ({told})"
             )
         raw = self.adapter.encode(_copied(self.x))
+        if recognised(raw):  # the family says what type its codes are
+            return
         mean_of = raw[0] if isinstance(raw, tuple | list) else getattr(raw, "mean", None)
         if mean_of is not None and not as_tensor(mean_of).is_floating_point():
             self.faults.append(
@@ -182,11 +198,11 @@ class _Check:
     def writes(self) -> None:
         given, kept = _copied(self.x), _copied(self.x)
         answer = self.adapter.encode(given)
-        if not _equal(given, kept):
+        if not equal(given, kept):
             self.faults.append("aliasing: encode wrote into its input")
         before = [t.clone() for t in _tensors(answer)]
         self.adapter.encode(take_rows(self.x, np.arange(rows_of(self.x))[::-1].copy()))
-        if not all(_equal(a, b) for a, b in zip(before, _tensors(answer), strict=True)):
+        if not all(equal(a, b) for a, b in zip(before, _tensors(answer), strict=True)):
             self.faults.append(
                 "aliasing: a later call of encode overwrote what an earlier one returned; return a "
                 "new array"
@@ -194,7 +210,7 @@ class _Check:
 
     def log_likelihood(self, encoded: Encoded) -> None:
         rows = rows_of(self.x)
-        code = self.door.code(encoded.posterior.mean)
+        code = self.door.code(encoded.posterior.centre)
         value = as_tensor(self.adapter.log_likelihood(self.x, code))
         if value.numel() != rows or not bool(torch.isfinite(value).all()):
             self.faults.append(
@@ -205,7 +221,7 @@ class _Check:
     # -- the decoder ---------------------------------------------------------------------------
 
     def decoder(self, encoded: Encoded) -> None:
-        z = encoded.posterior.mean
+        z = encoded.posterior.centre
         try:
             context = self.door.context(self.x)
             if context is not None and len(context) != len(z):
@@ -238,7 +254,7 @@ class _Check:
         code = self.door.code(z.clone())
         kept = as_tensor(code).clone()
         self.adapter.decode(code) if context is None else self.adapter.decode(code, context)
-        if not _equal(as_tensor(code), kept):
+        if not equal(as_tensor(code), kept):
             self.faults.append("aliasing: decode wrote into the codes")
         self.round_trip(output, context)
 
@@ -269,7 +285,7 @@ class _Check:
     # -- what surrounds them -------------------------------------------------------------------
 
     def after_an_error(self) -> None:
-        before = _State.of(self.adapter)
+        before = State.of(self.adapter)
         try:
             with session(self.adapter):
                 _stop()
@@ -279,7 +295,7 @@ class _Check:
         except Exception as error:
             self.faults.append(f"session: it turns an error inside into {_told(error)}")
         self.faults += [
-            f"after an error, {text}" for text in before.changes(_State.of(self.adapter))
+            f"after an error, {text}" for text in before.changes(State.of(self.adapter))
         ]
         before.put_back()
 
@@ -305,75 +321,6 @@ def _stop() -> None:
     raise _Stop
 
 
-@dataclass
-class _State:
-    """Everything that a session has to give back."""
-
-    modules: list[nn.Module]
-    flags: list[bool]
-    places: list[tuple[Any, Any]]
-    values: list[Tensor]
-    grad: bool
-    dtype: torch.dtype
-    rng: dict[str, Any]
-
-    @classmethod
-    def of(cls, adapter: Any) -> _State:
-        roots = list(_reachable(adapter, 3))
-        modules = list({id(m): m for root in roots for m in root.modules()}.values())
-        tensors = [t for root in roots for t in (*root.parameters(), *root.buffers())]
-        return cls(
-            modules,
-            [m.training for m in modules],
-            [(t.device, t.dtype) for t in tensors],
-            [t.detach().to("cpu", copy=True) for t in tensors],
-            torch.is_grad_enabled(),
-            torch.get_default_dtype(),
-            {
-                "torch's": torch.get_rng_state(),
-                "NumPy's": np.random.get_state(),  # noqa: NPY002  kept, not drawn from
-                "Python's": random.getstate(),
-            },
-        )
-
-    def changes(self, now: _State) -> Iterator[str]:
-        if self.flags != now.flags:
-            n = sum(a != b for a, b in zip(self.flags, now.flags, strict=False))
-            yield f"training flags: {n} modules were left in another mode"
-        if self.places != now.places:
-            yield "device: parameters were left on another device, or in another type"
-        elif not all(_equal(a, b) for a, b in zip(self.values, now.values, strict=False)) or len(
-            self.values
-        ) != len(now.values):
-            yield "parameters: weights or buffers were changed (running statistics, most often)"
-        if self.grad != now.grad:
-            yield "gradient mode: it was left switched"
-        if self.dtype != now.dtype:
-            yield "type: torch's default type was left changed"
-        for name, state in self.rng.items():
-            if not _same_state(state, now.rng[name]):
-                yield f"random state: {name} global generator was left elsewhere"
-
-    def put_back(self) -> None:
-        """So that one fault does not follow from another, nor outlive the check."""
-        for module, flag in zip(self.modules, self.flags, strict=True):
-            module.training = flag
-        torch.set_grad_enabled(self.grad)
-        torch.set_default_dtype(self.dtype)
-        torch.set_rng_state(self.rng["torch's"])
-        np.random.set_state(self.rng["NumPy's"])  # noqa: NPY002  as above
-        random.setstate(self.rng["Python's"])
-
-
-def _reachable(thing: Any, depth: int) -> Iterator[nn.Module]:
-    """Modules in an object's own attributes, and in theirs."""
-    if isinstance(thing, nn.Module):
-        yield thing
-    elif depth and hasattr(thing, "__dict__") and not isinstance(thing, type):
-        for value in vars(thing).values():
-            yield from _reachable(value, depth - 1)
-
-
 def _copied(x: Inputs) -> Inputs:
     return map_tensors(lambda t: t.clone(), x)
 
@@ -391,9 +338,18 @@ def _row(encoded: Encoded, i: int) -> Encoded:
 def _apart(a: Encoded, b: Encoded, tolerance: float) -> str | None:
     """The difference in words, where it is more than rounding."""
     one, two = a.posterior, b.posterior
-    shift = (one.mean - two.mean).abs() / (one.scale.abs() + one.mean.abs()).clamp(min=1e-30)
-    ratio = (one.scale / two.scale).abs().log().abs()
-    worst = max(float(torch.nan_to_num(t).max()) for t in (shift, ratio))
+    if type(one) is not type(two):
+        return f"the family: {one.describe()} and {two.describe()}"
+    if isinstance(one, DiagonalGaussian):
+        shift = (one.mean - two.mean).abs() / (one.scale.abs() + one.mean.abs()).clamp(min=1e-30)
+        apart = [shift, (one.scale / two.scale).abs().log().abs()]
+    else:  # a parameter against the largest of its row
+        pairs = zip(one.tensors(), two.tensors(), strict=True)
+        apart = [
+            (p - q).abs().flatten(1) / p.abs().flatten(1).amax(dim=1, keepdim=True).clamp(min=1e-30)
+            for p, q in ((p.double(), q.double()) for p, q in pairs)
+        ]
+    worst = max(float(torch.nan_to_num(t).max()) for t in apart)
     return f"{worst:.2g} of its size" if worst > tolerance else None
 
 
@@ -404,23 +360,17 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def _tensors(answer: Any) -> list[Tensor]:
+    """The arrays in an encoder's answer, where a later call could write to them."""
     if isinstance(answer, tuple | list):
         return [as_tensor(part) for part in answer if hasattr(part, "shape")]
-    names: Callable[[str], Any] = lambda name: getattr(answer, name, None)  # noqa: E731
-    return [as_tensor(names(n)) for n in ("mean", "stddev", "scale") if hasattr(names(n), "shape")]
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor):
-        return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
-    keys = a.keys() if hasattr(a, "keys") else range(len(a))
-    return all(_equal(a[k], b[k]) for k in keys if isinstance(a[k], Tensor))
-
-
-def _same_state(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(answer, torch.distributions.Distribution):
+        inside = [v for k, v in sorted(vars(answer).items()) if k != "_validate_args"]
+        found = [as_tensor(v) for v in inside if isinstance(v, Tensor)]
+        parts = [v for v in inside if isinstance(v, torch.distributions.Distribution)]
+        return found + [t for part in parts for t in _tensors(part)]
+    names = ("mean", "stddev", "scale", "loc", "concentration", "kappa")
+    values = [getattr(answer, name, None) for name in names]
+    return [as_tensor(value) for value in values if hasattr(value, "shape")]
 
 
 def _rows(mask: Tensor) -> str:
