@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from collapsekit.streaming import (
     Moments,
     Paired,
     Rows,
+    Skewed,
     Top,
     keyed_groups,
     merged,
@@ -40,6 +42,22 @@ def test_moments_and_comoments(cuts: list[int], shift: float, seed: int) -> None
     np.testing.assert_allclose(moments.variance, x.var(axis=0, ddof=1), rtol=1e-7)
     comoments = merged([Comoments.of(p) for p in reversed(pieces)])
     np.testing.assert_allclose(comoments.covariance, np.cov(x.T), rtol=1e-6, atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=CUTS, shift=st.sampled_from([0.0, 1e3]), seed=st.integers(0, 5))
+def test_skewness(cuts: list[int], shift: float, seed: int) -> None:
+    x = np.random.default_rng(seed).exponential(size=(100, 3)) * [1.0, -2.0, 0.0] + shift
+    found = merged([Skewed.of(p) for p in parts(x, cuts)])
+    np.testing.assert_allclose(found.skewness[:2], scipy.stats.skew(x[:, :2]), rtol=1e-8)
+    assert found.skewness[2] == 0.0  # nothing varies
+    np.testing.assert_allclose(found.standard_error, Moments.of(x).standard_error, rtol=1e-9)
+
+
+def test_cubes_too_large_to_be_told_leave_no_skewness() -> None:
+    both = Skewed.of(np.array([[1e120], [0.0]])) + Skewed.of(np.array([[0.0], [-3e120]]))
+    assert both.skewness[0] == 0.0
+    assert np.isfinite(both.standard_error[0])
 
 
 def test_moments_leave_out_what_is_not_finite() -> None:

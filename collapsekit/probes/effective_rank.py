@@ -86,7 +86,12 @@ class EffectiveRank:
                 numbers=(Number("effective_rank", nan, nan, nan, "dimensions", n, "one sample"),)
             )
         number = jackknife_number(
-            "effective_rank", groups.jackknife(_participation), "dimensions", n
+            "effective_rank",
+            groups.jackknife(_participation),
+            "dimensions",
+            n,
+            least=0.0,
+            most=state["dims"].value,
         )
         finding = RANK.finding(
             Severity.OK,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import Z95, share_number
+from collapsekit.intervals import Z95, share_number, within
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.pareto import UNRELIABLE, pareto_k
@@ -160,7 +160,9 @@ def _number(name: str, moments: Moments, column: int, note: str, open_above: boo
     ends = "95 % interval, normal, upper end moved by the jackknife's bias"
     if open_above:
         high, ends = math.nan, "95 % lower end; no upper one, the weights have not settled"
-    return Number(name, value, low, high, "nats", int(moments.n[column]), f"{ends}; {note}")
+    least = 0.0 if name == "inference_gap" else -math.inf
+    ends_at = within(low, value, high, least, math.inf)
+    return Number(name, value, *ends_at, "nats", int(moments.n[column]), f"{ends}; {note}")
 
 
 def inference_gap(log_weights: Any) -> pd.DataFrame:

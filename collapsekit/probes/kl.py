@@ -14,7 +14,7 @@ from collapsekit.observation import Observation, Source
 from collapsekit.posteriors.divergence import DRAWS
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Moments, Rows, Skewed, to_numpy
 
 RATE = Code(
     id="CK101",
@@ -54,7 +54,7 @@ class KL:
             columns["kl_total_se"] = found.error
         states: States = {
             "rows": Rows(obs.index, **columns),
-            "total": Moments.of(found.total),
+            "total": Skewed.of(found.total),
             "drawn": Constant(found.error is not None),
         }
         if found.each is not None:
@@ -66,7 +66,7 @@ class KL:
         note = "summed over dimensions"
         if state["drawn"].value:
             note = f"the whole code; Monte Carlo with {DRAWS} draws a sample, whose error it holds"
-        rate = mean_number("rate", state["total"], "nats", note)
+        rate = mean_number("rate", state["total"], "nats", note, least=0.0)
         if rate.value < self.collapsed_rate and not rate.straddles(self.collapsed_rate):
             severity, verdict = Severity.FAIL, "total"
             message = f"the posterior equals the prior: the rate is {rate.digits()} nats a sample."

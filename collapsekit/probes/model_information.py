@@ -12,13 +12,13 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import Z95, mean_number, share_number
+from collapsekit.intervals import Z95, mean_number, share_number, within
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import divergence
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Moments, Rows, Skewed, to_numpy
 
 DECODER_VIEW = Code(
     id="CK404",
@@ -43,8 +43,9 @@ SATURATED = Code(
     "prior than these draws can tell: the estimate reads low. That is harmless for finding "
     "collapse, where the true posterior is wide, unless the estimate itself is small.",
     formula="a sample is saturated where one draw carries at least half of sum_k e^l_ik; told when "
-    "more than 5 % of the samples are, and the interval then has no upper end. Inconclusive only "
-    "where the lower end is below 1 nat.",
+    "more than 5 % of the samples are, and the interval of model_information then has no "
+    "upper end. Inconclusive only where its lower end is below 1 nat. The interval of the share "
+    "joins the errors over samples and over draws.",
     remedy="Read model_information as a lower end, or raise the probe's draws.",
     source="collapsekit",
 )
@@ -74,15 +75,18 @@ class ModelInformation:
         if not shared:
             obs = obs.first(self.own_rows)
         scores = self._shared(obs) if shared else self._own(obs)
-        value, heaviest, left = _divergence(scores)
+        value, heaviest, left, heaviest_left = _divergence(scores)
         saturated = heaviest >= self.heaviest
+        saturated_left = (heaviest_left >= self.heaviest).to(torch.float64)
+        own_spread = saturated_left.var(dim=1, correction=0) * (saturated_left.shape[1] - 1)
         # The encoder's answer to the same question, in the same direction: of two Gaussians
         # KL(p || q) is several times KL(q || p) where q is narrow.
         reverse = divergence(obs.prior, obs.posterior, obs.noise("reverse")).total.to(value.device)
-        parts = torch.stack([value, saturated.to(torch.float64), reverse], dim=1)
         return {
             "rows": Rows(obs.index, model_information=value, model_information_saturated=saturated),
-            "moments": Moments.of(torch.cat([parts, left], dim=1)),
+            "moments": Moments.of(torch.cat([value[:, None], left], dim=1)),
+            "saturated": Moments.of(torch.cat([saturated_left, own_spread[:, None]], dim=1)),
+            "reverse": Skewed.of(reverse),
             "draws": Constant((scores.shape[1], shared)),
         }
 
@@ -101,16 +105,20 @@ class ModelInformation:
         moments, (draws, shared) = state["moments"], state["draws"].value
         frame = state["rows"].frame()
         lost = len(frame) - int(moments.n[0])
-        share = share_number(
-            "saturated_fraction",
+        share = _share(
             int(frame["model_information_saturated"].sum()),
             len(frame),
-            f"samples whose true posterior few of {draws:,} prior draws hit, for these draws",
+            state["saturated"].mean if shared else np.zeros(3),
+            f"samples whose true posterior few of {draws:,} prior draws hit",
         )
         saturated = share.value > self.most_saturated
         number = _number(moments, draws, shared, saturated)
         encoder = mean_number(
-            "reverse_rate", moments, "nats", "KL(p(z) || q(z | x)), by the encoder", column=2
+            "reverse_rate",
+            state["reverse"],
+            "nats",
+            "KL(p(z) || q(z | x)), by the encoder",
+            least=0.0,
         )
         more = " or more" if share.value > 0 else ""
         findings = [
@@ -147,11 +155,10 @@ class ModelInformation:
 
 def _number(moments: Moments, draws: int, shared: bool, saturated: bool) -> Number:
     """The mean over samples with the errors of both samplings, of samples and of draws."""
-    value, left = float(moments.average[0]), moments.mean[3:]
+    value, left = float(moments.average[0]), moments.mean[1:]
     half = Z95 * float(moments.standard_error[0])
     if shared:  # draws of a row's own are in the spread between rows already
-        spread = ((left - left.mean()) ** 2).sum() * (len(left) - 1) / len(left)
-        half = math.hypot(half, float(student.ppf(0.975, len(left) - 1)) * math.sqrt(spread))
+        half = math.hypot(half, _student(left) * math.sqrt(_spread(left)))
     bias = min((len(left) - 1) * float(left.mean() - value), 0.0)
     kind = "shared prior draws" if shared else "prior draws a sample"
     ends = "95 % interval, over samples and draws, upper end moved by the jackknife's bias"
@@ -160,27 +167,57 @@ def _number(moments: Moments, draws: int, shared: bool, saturated: bool) -> Numb
         high, ends = math.nan, "95 % lower end; no upper one, the draws miss sharp posteriors"
     told = f"{ends}; {draws:,} {kind}; in expectation a lower bound"
     n = int(moments.n[0])
-    return Number("model_information", value, value - half, high, "nats", n, told)
+    ends_at = within(value - half, value, high, 0.0, math.inf)
+    return Number("model_information", value, *ends_at, "nats", n, told)
 
 
-def _divergence(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Per row ln mean e^l - mean l, the largest weight among the draws, and the first of these
-    again without each of `_CUTS` groups of draws: [B], [B], [B, G]."""
+def _share(count: int, n: int, left: Array, note: str) -> Number:
+    """The share of saturated samples with the errors of both samplings.
+
+    Draws that all samples share saturate them together: the variance over draws (delete-a-group
+    jackknife, `left`) is added to that over samples, and Wilson's interval is that of as many
+    independent samples as would have this variance (Korn and Graubard 1998). What the draws do to
+    each sample by itself (the last of `left`, a mean over samples) is in the spread between samples
+    already.
+    """
+    share = count / max(n, 1)
+    over_samples = Z95**2 * share * (1 - share) / max(n, 1)
+    left, own = left[:-1], float(left[-1]) / max(n, 1)
+    over_draws = _student(left) ** 2 * max(_spread(left) - own, 0.0)
+    alike = 1 + over_draws / over_samples if over_samples > 0 else 1.0
+    return share_number(
+        "saturated_fraction", count, n, f"over samples and draws; {note}", alike=alike
+    )
+
+
+def _spread(left: Array) -> float:
+    """Jackknife variance of what was found without each group of draws."""
+    return float(((left - left.mean()) ** 2).sum()) * (len(left) - 1) / len(left)
+
+
+def _student(left: Array) -> float:
+    return float(student.ppf(0.975, max(len(left) - 1, 1)))
+
+
+def _divergence(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per row ln mean e^l - mean l and the largest weight among the draws, [B] each; and both
+    again without each of `_CUTS` groups of draws, [B, G] each."""
     total = torch.logsumexp(scores, dim=1)
     groups = torch.tensor_split(scores, min(_CUTS, scores.shape[1]), dim=1)
     size = torch.tensor([g.shape[1] for g in groups], dtype=torch.float64, device=scores.device)
-    within = torch.stack([torch.logsumexp(g, dim=1) for g in groups], dim=1)
+    each = torch.stack([torch.logsumexp(g, dim=1) for g in groups], dim=1)
     sums = torch.stack([g.sum(dim=1) for g in groups], dim=1)
     # The other groups are added up anew: taking one off the total cancels where it carries all.
-    others = within[:, None, :].masked_fill(
-        torch.eye(len(groups), dtype=torch.bool, device=scores.device), -math.inf
-    )
+    itself = torch.eye(len(groups), dtype=torch.bool, device=scores.device)
+    others = torch.logsumexp(each[:, None, :].masked_fill(itself, -math.inf), dim=2)
+    tops = torch.stack([g.amax(dim=1) for g in groups], dim=1)
+    top = tops[:, None, :].masked_fill(itself, -math.inf).amax(dim=2)
     rest = scores.shape[1] - size
-    left = torch.logsumexp(others, dim=2) - rest.log() - (sums.sum(1, keepdim=True) - sums) / rest
+    left = others - rest.log() - (sums.sum(1, keepdim=True) - sums) / rest
     value = total - math.log(scores.shape[1]) - sums.sum(dim=1) / scores.shape[1]
     heaviest = (scores.amax(dim=1) - total).exp()
     # Jensen: never negative but for rounding.
-    return value.clamp(min=0.0), heaviest, left.clamp(min=0.0)
+    return value.clamp(min=0.0), heaviest, left.clamp(min=0.0), (top - others).exp()
 
 
 def model_information(scores: Any) -> Array:
@@ -196,5 +233,5 @@ def model_information(scores: Any) -> Array:
     ndarray, float64 [N]
         Nats, at least 0; low where few draws hit the true posterior.
     """
-    value, _, _ = _divergence(torch.as_tensor(scores, dtype=torch.float64))
+    value, *_ = _divergence(torch.as_tensor(scores, dtype=torch.float64))
     return to_numpy(value)

@@ -16,7 +16,7 @@ from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments, Rows
+from collapsekit.streaming import Constant, Moments, Rows, Skewed
 
 INFORMATION = Code(
     id="CK401",
@@ -83,7 +83,7 @@ class MutualInformation:
             ),
             "bounds": Moments.of(pointwise),
             "upper": Rows(obs.index, upper=upper),
-            "reidentification": Moments.of(share),
+            "reidentification": Skewed.of(share),
             "columns": Constant((*facts, columns is not None)),
             "deviation": Rows(obs.index[:1], deviation=np.array([deviation])),
         }
@@ -98,6 +98,8 @@ class MutualInformation:
             state["reidentification"],
             "share",
             f"between 1/{k:,} (collapsed) and 1",
+            least=1 / k,
+            most=1.0,
         )
         upper = state["upper"].column("upper")
         number, saturated = bracket(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from collapsekit.likelihoods import as_likelihood, squared_error
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Rows, Skewed, to_numpy
 
 RECONSTRUCTION = Code(
     id="CK303",
@@ -46,7 +47,7 @@ class Reconstruction:
             columns["elbo"] = -(error + obs.kl_total)
         return {
             "rows": Rows(obs.index, **columns),
-            "moments": Moments.of(torch.stack(list(columns.values()), dim=1)),
+            "moments": Skewed.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
             "bounds": Constant("elbo" in columns),
         }
@@ -54,7 +55,10 @@ class Reconstruction:
     def conclude(self, state: States) -> Result:
         """Mean error, and the bound it makes with the rate."""
         unit = state["unit"].value
-        error = mean_number("reconstruction_error", state["moments"], unit, "summed over values")
+        least = -math.inf if unit == "nats" else 0.0  # a density can exceed 1
+        error = mean_number(
+            "reconstruction_error", state["moments"], unit, "summed over values", least=least
+        )
         numbers = [error]
         if state["bounds"].value:
             elbo = mean_number("elbo", state["moments"], unit, "one draw a sample", column=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,8 +27,10 @@ ROUND_TRIP = Code(
     "not come back are ignored, drowned or folded by the decoder.",
     formula="round_trip_r2[j] = 1 - E(z^_j - z_j)^2 / Var(z_j), z^ = E(D(z)), z drawn from the "
     "posteriors (or from the prior: round_trip_r2_prior); headline: mean over dimensions, "
-    "clipped at 0. Interval: delete-a-group jackknife; that of the robust value is for rounding "
-    "and noise as these samples' range sets them, and leaves the range's own error out.",
+    "clipped at 0. Interval: delete-a-group jackknife, in which a dimension "
+    "counts as 0 only where it lies more than 2 standard errors below; that of the robust value is "
+    "for rounding and noise as these samples' range sets them, and leaves the range's own error "
+    "out.",
     remedy="The latent reconstruction loss trains exactly this; check that the robust value "
     "rises with the clean one.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; Wang, Blei, Cunningham 2021, arXiv 2301.00537",
@@ -92,7 +94,7 @@ class RoundTrip:
         suffix = "" if self.source == "population" else f"_{self.source}"
         clean: Grouped = state["clean"]
         whole: Paired = clean.whole
-        headline = _headline(f"round_trip_r2{suffix}", clean, lambda s: _clipped(s.r2))
+        headline = _mean_r2(f"round_trip_r2{suffix}", clean, lambda s: s.r2)
         columns = {
             f"round_trip_r2{suffix}": whole.r2,
             f"round_trip_corr2{suffix}": whole.correlation2,
@@ -103,8 +105,13 @@ class RoundTrip:
                 state["rounded"].whole.r2, state["noisy"].whole.r2
             )
             robust = self._robust(state)
-            residual = _headline(
-                "lr_residual", clean, lambda s: s.residual.sum(), "squared code units"
+            residual = jackknife_number(
+                "lr_residual",
+                clean.jackknife(lambda s: s.residual.sum()),
+                "squared code units",
+                int(whole.n.max(initial=0)),
+                "summed over dimensions",
+                least=0.0,
             )
             numbers += [robust, residual]
             findings = self._judge(headline, robust, columns, state["image"].value)
@@ -121,10 +128,10 @@ class RoundTrip:
         )
         # Other samples would have another range, so a little more or less noise. That moves what is
         # measured, not how well: the interval is told to be for the noise that was applied.
-        return _headline(
+        return _mean_r2(
             "robust_round_trip_r2",
             both,
-            lambda s: _clipped(np.minimum(s.first.r2, s.second.r2)),
+            lambda s: np.minimum(s.first.r2, s.second.r2),
             more="; rounding and noise as these samples' range sets them, taken as given",
         )
 
@@ -180,17 +187,26 @@ def _paired(obs: Observation, z: Tensor, back: Tensor) -> Grouped:
     return Grouped.of(keyed_groups(obs.index), lambda rows: Paired.of(z[rows], back[rows]))
 
 
-def _clipped(r2: Array) -> Array:
-    return np.array(np.nanmean(np.clip(r2, 0.0, None)) if np.isfinite(r2).any() else np.nan)
+def _mean(r2: Array) -> Array:
+    return np.array(np.nanmean(r2) if np.isfinite(r2).any() else np.nan)
 
 
-def _headline(
-    name: str, groups: Grouped, value: Callable[[Any], Array], unit: str = "1", more: str = ""
-) -> Number:
+def _mean_r2(name: str, groups: Grouped, r2: Callable[[Any], Array], more: str = "") -> Number:
+    """The mean over dimensions of r2 clipped at 0.
+
+    Idle dimensions lie at the clip, within their own noise, and read 1 / n too low (the variance
+    is that about the samples' own mean). Where the clip holds, a jackknife of the clipped mean sees
+    neither. So in the interval only those dimensions count as 0 that are surely below it.
+    """
+    each = groups.jackknife(r2)
+    below = each.value < -2 * each.error
+    found = groups.jackknife(lambda state: _mean(np.where(below, 0.0, r2(state))))
+    value = _mean(np.clip(each.value, 0.0, None))
+    found = replace(found, value=value, bias=value - (found.value - found.bias))
     whole = groups.whole
     n = int((whole.first if isinstance(whole, _Two) else whole).n.max(initial=0))
-    note = "mean over dimensions, clipped at 0" if unit == "1" else "summed over dimensions"
-    return jackknife_number(name, groups.jackknife(value), unit, n, note + more)
+    note = "mean over dimensions, clipped at 0" + more
+    return jackknife_number(name, found, "1", n, note, least=0.0, most=1.0)
 
 
 def round_trip(z: Any, z_hat: Any) -> Array:

@@ -14,7 +14,7 @@ from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Grouped, Moments, Rows, block_groups
+from collapsekit.streaming import Constant, Grouped, Moments, Rows, Skewed, block_groups
 
 SWAP = Code(
     id="CK302",
@@ -100,4 +100,4 @@ def swap_gap(own: Any, swapped: Any, *, unit: str = "nats") -> Number:
         Mean of swapped - own, with its normal interval.
     """
     gap = np.asarray(swapped, dtype=np.float64) - np.asarray(own, dtype=np.float64)
-    return mean_number("swap_gap", Moments.of(gap), unit)
+    return mean_number("swap_gap", Skewed.of(gap), unit)

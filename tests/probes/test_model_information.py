@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
+from collapsekit.intervals import wilson
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from tests import models
 
@@ -172,3 +173,24 @@ def test_a_consistent_weak_model_is_no_inference_collapse() -> None:
     reverse = audit.number("reverse_rate")
     assert abs(reverse.value - expected) < 4 * (reverse.high - reverse.low) / 3.92
     assert side(audit) == ""
+
+
+def test_draws_saturate_samples_together() -> None:
+    """The share's interval knows that all samples met the same draws; Wilson's alone does not."""
+    sharp = models.LinearVAE((30.0, 30.0))
+    probe, found = ck.probes.ModelInformation(draws=128), []
+    for seed in range(60):
+        audit = ck.audit(
+            sharp,
+            sharp.sample(400, seed),
+            likelihood=("gaussian", 0.5),
+            probes=[probe],
+            seed=seed,
+        )
+        found.append(audit.number("saturated_fraction"))
+    truth = np.mean([number.value for number in found])
+    assert 0.1 < truth < 0.9
+    hit = np.mean([number.low <= truth <= number.high for number in found])
+    assert hit > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60)
+    alone = [wilson(round(number.value * number.n), number.n) for number in found]
+    assert np.mean([low <= truth <= high for low, high in alone]) < 0.9
