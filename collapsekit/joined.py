@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Evidence, Finding, Severity, Verdict, fold
-from collapsekit.intervals import Z95
+from collapsekit.intervals import mean_number
 from collapsekit.number import Number
 from collapsekit.results import Audit
+from collapsekit.streaming import Skewed
 from collapsekit.tables import as_number, summary_table
 from collapsekit.troubles import GROUPS
 
@@ -108,11 +109,9 @@ def _whole(audits: Mapping[str, Audit]) -> list[Number]:
 
 
 def _mean(name: str, column: pd.Series) -> Number:
-    values = column.dropna().to_numpy()
-    n, value = len(values), float(values.mean())
-    half = Z95 * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
-    note = "95 % interval, normal; all groups together, one draw of the groups above a sample"
-    return Number(name, value, value - half, value + half, "nats", n, note)
+    note = "all groups together, one draw of the groups above a sample"
+    least = 0.0 if name == "rate" else -math.inf
+    return mean_number(name, Skewed.of(column.dropna().to_numpy()), "nats", note, least=least)
 
 
 def _provenance(audits: Mapping[str, Audit]) -> dict[str, object]:
