@@ -115,9 +115,9 @@ def by_condition(context: Tensor) -> tuple[Tensor, Tensor]:
 
 # What a family cannot have. A split: anything that reads the KL of one dimension.
 SPLIT = {"kl_distribution", "dimension_state", "traversals"}
-GAUSSIAN = {"information_budget", "collisions"}
+GAUSSIAN = {"collisions"}
 SPHERE = {"decoder_usage", "shuffle_cost", "decoder_jacobian", "decoder_folds"}
-SPHERE |= {"decoder_folds_prior"}
+SPHERE |= {"decoder_folds_prior", "mean_codes"}
 VECTORS = {
     "active_units",
     "effective_rank",
@@ -131,6 +131,7 @@ VECTORS = {
     "decoder_jacobian",
     "decoder_folds",
     "decoder_folds_prior",
+    "mean_codes",
 }
 
 MODELS: dict[str, tuple[Model, set[str]]] = {
@@ -143,9 +144,9 @@ MODELS: dict[str, tuple[Model, set[str]]] = {
     "one-hot": (Model(one_hot), VECTORS | GAUSSIAN),
     "Bernoulli": (Model(bernoulli), VECTORS | GAUSSIAN),
     "Laplace": (Model(laplace, D.Laplace(torch.zeros(2).double(), 1.0)), GAUSSIAN),
-    "correlated prior": (Model(diagonal, correlated()), SPLIT | {"information_budget"}),
-    "VampPrior": (Model(diagonal, vamp()), SPLIT | {"information_budget"}),
-    "flow prior": (Model(diagonal, flow()), SPLIT | {"information_budget"}),
+    "correlated prior": (Model(diagonal, correlated()), SPLIT),
+    "VampPrior": (Model(diagonal, vamp()), SPLIT),
+    "flow prior": (Model(diagonal, flow()), SPLIT),
     "prior by condition": (
         Conditional(diagonal, by_condition),
         {"information_budget"},

@@ -67,6 +67,14 @@ class Categorical(Derived):
         p = self.log_p.exp()
         return -torch.where(p > 0, p * self.log_p, 0.0).sum(dim=2)
 
+    @cached_property
+    def aggregate(self) -> Tensor:
+        """Mean probability of each class over all rows, [D, C]."""
+        total = torch.zeros_like(self.log_p[:1].sum(dim=0))
+        for part in self.log_p.split(1024):
+            total += part.exp().sum(dim=0)
+        return total / max(self.rows, 1)
+
     def draw(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """Class numbers by their distribution functions, and their log-probability."""
         ends = self.log_p.exp().cumsum(dim=2)

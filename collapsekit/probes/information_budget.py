@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
+from collapsekit.probes._marginal_ratios import ratios
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Moments, Rows
@@ -28,9 +30,10 @@ MISMATCH = Code(
     "prior samples land where the decoder never was. It is the opposite trouble of collapse, and "
     "can stand beside any verdict.",
     formula="dimensionwise_kl = sum_j KL(q^_j || p_j) in nats, q^_j the average of all "
-    "posteriors in dimension j. Bracket: without and with a sample's own posterior in the "
-    "average, or by the codes' means and variances alone. Warned about when its lower end "
-    "exceeds 0.5 nat and 1 % of the rate.",
+    "posteriors in dimension j; where the densities are no products, aggregate_mismatch = "
+    "KL(q^ || p) = rate - information, told and not judged. Bracket: without and with a sample's "
+    "own posterior in the average, or by the codes' means and variances alone. Warned about when "
+    "its lower end exceeds 0.5 nat and 1 % of the rate.",
     remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the "
     "prior, or raise beta.",
     source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",
@@ -39,7 +42,11 @@ MISMATCH = Code(
 
 @dataclass(frozen=True)
 class InformationBudget:
-    """rate = information + total correlation + dimension-wise KL; `information` per dimension."""
+    """rate = information + total correlation + dimension-wise KL; `information` per dimension.
+
+    Of categorical variables by exact sums over their classes. Where posterior or prior is no
+    product, rate = information + KL(aggregate || prior) of whole codes.
+    """
 
     limit: int | None = 5_000
     most_dimensions: int = 256  # beyond, the 32 of highest and the 32 of lowest KL
@@ -52,50 +59,56 @@ class InformationBudget:
     codes: ClassVar[tuple[Code, ...]] = (MISMATCH,)
 
     def observe(self, obs: Observation) -> States:
-        """Both information bounds, and each dimension's marginal log-ratio at the same draws."""
-        population, z, prior = obs.population, obs.z, obs.prior
-        k, dims = population.size, obs.posterior.dims
-        if not (obs.door.one_prior and isinstance(prior, DiagonalGaussian)):
+        """Both information bounds, and each dimension's marginal log-ratio where there is one."""
+        population = obs.population
+        if not obs.door.one_prior:
             raise Unavailable(
-                "the rate splits into information and mismatch under one prior that is a product "
-                "of Gaussians",
-                got=prior.describe() if obs.door.one_prior else "a prior for each sample",
-                expected="N(0, I) or another diagonal Gaussian",
+                "the rate splits into information and mismatch under one prior",
+                got="a prior for each sample: its rate holds what the condition tells as well",
+                expected="one prior for all samples",
+                remedy="read the rate and mutual_information",
             )
-        own, others = obs.log_own, obs.log_others
-        lower = own - torch.logaddexp(own, others) + math.log(k)
+        lower, upper, _ = obs.information
         states: States = {
             "bounds": Moments.of(lower),
-            "upper": Rows(obs.index, upper=own - others + math.log(max(k - 1, 1))),
-            "codes": Moments.of((z - prior.mean) / prior.scale),
+            "upper": Rows(obs.index, upper=upper),
         }
-        measured = population.measured(self.most_dimensions)
-        some = torch.as_tensor(measured, device=z.device)
-        most = self.most_dimensions
-        marginal = population.log_marginals(self.limit, most, obs.seed)[obs.rows]
-        log_prior = prior.log_each(z)[:, some]
-        ratio = marginal - log_prior
-        # A sample's own component draws the aggregate towards its code: KL reads high. Without it
-        # KL reads low (both by Jensen). The truth of the population lies between.
-        share = torch.exp(obs.posterior.log_each(z)[:, some] - marginal) / k
-        others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
-        without = (others - log_prior).sum(dim=1)
-        states["mismatch"] = Moments.of(ratio)
-        states["mismatch_total"] = Moments.of(torch.stack([ratio.sum(dim=1), without], dim=1))
-        states["information"] = Moments.of(obs.kl[:, some] - ratio)
-        states["facts"] = Constant((k, dims, tuple(measured.tolist()), population.rate))
+        found = ratios(obs, self.limit, self.most_dimensions)
+        measured: tuple[int, ...] = ()
+        if found is not None:
+            measured = tuple(found.dims.tolist())
+            sums = torch.stack([found.each.sum(dim=1), found.without.sum(dim=1)], dim=1)
+            states["mismatch"] = Moments.of(found.each)
+            states["mismatch_total"] = Moments.of(sums)
+            states["information"] = Moments.of(obs.kl[:, found.dims] - found.each)
+        if isinstance(obs.posterior, DiagonalGaussian) and found is not None:
+            states["codes"] = Moments.of((obs.z - obs.prior.mean) / obs.prior.scale)
+        facts = population.size, obs.posterior.dims, measured, population.rate
+        states["facts"] = Constant(facts)
         return states
 
     def conclude(self, state: States) -> Result:
         """The parts with their errors; the split of what is not identified stays a bracket."""
         k, dims, measured, (rate, rate_error) = state["facts"].value
-        codes, mismatch = state["codes"], state["mismatch"]
         everything = pd.RangeIndex(dims, name="dimension")
-        aggregate = pd.DataFrame(
-            {"aggregate_mean": codes.mean, "aggregate_variance": codes.variance}, index=everything
-        )
+        codes: Moments | None = state.get("codes")
+        aggregate = pd.DataFrame(index=everything)
+        if codes is not None:
+            aggregate["aggregate_mean"] = codes.mean
+            aggregate["aggregate_variance"] = codes.variance
         if k < 2:
             return Result(dimensions=aggregate)
+        information, saturated = bracket(
+            state["bounds"],
+            state["upper"].column("upper"),
+            k,
+            (rate, rate_error),
+            self.saturation,
+            "",
+        )
+        if "mismatch" not in state:
+            return _whole(rate, rate_error, information, saturated)
+        mismatch = state["mismatch"]
         split = pd.DataFrame(
             {
                 "aggregate_kl": mismatch.mean,
@@ -105,27 +118,16 @@ class InformationBudget:
             },
             index=pd.Index(list(measured), name="dimension"),
         )
-        information, saturated = bracket(
-            state["bounds"],
-            state["upper"].column("upper"),
-            k,
-            (rate, rate_error),
-            self.saturation,
-            "",
-        )
         n, whole = information.n, len(measured) == dims
         some = list(measured)
-        least = _by_moments(codes.mean[some], codes.variance[some], n)
+        least = 0.0 if codes is None else _by_moments(codes.mean[some], codes.variance[some], n)
         mismatched = _between(state["mismatch_total"], least, n, len(measured), dims)
         overlap = _overlap(rate, mismatched, information, saturated or not whole, dims)
-        budget = pd.DataFrame(
-            [
-                ("information", information.value, information.low, information.high),
-                ("total correlation", overlap.value, overlap.low, overlap.high),
-                ("dimension-wise KL", mismatched.value, mismatched.low, mismatched.high),
-                ("rate", rate, rate - 2 * rate_error, rate + 2 * rate_error),
-            ],
-            columns=["part", "value", "low", "high"],
+        budget = _table(
+            rate,
+            rate_error,
+            information,
+            {"total correlation": overlap, "dimension-wise KL": mismatched},
         )
         # The rate of the dimensions that were measured: beyond 256 they are not all.
         spent = float((state["information"].mean + mismatch.mean).sum())
@@ -149,6 +151,40 @@ class InformationBudget:
             findings=(finding,),
             tables={"information_budget": budget},
         )
+
+
+def _table(
+    rate: float, rate_error: float, information: Number, parts: Mapping[str, Number]
+) -> pd.DataFrame:
+    told = {"information": information, **parts}
+    rows = [(name, part.value, part.low, part.high) for name, part in told.items()]
+    rows.append(("rate", rate, rate - 2 * rate_error, rate + 2 * rate_error))
+    return pd.DataFrame(rows, columns=["part", "value", "low", "high"])
+
+
+def _whole(rate: float, rate_error: float, information: Number, saturated: bool) -> Result:
+    """rate = information + KL(q^ || p): what holds for every family under one prior.
+
+    The split of the KL over dimensions needs densities that are products.
+    """
+    low = max(rate - 2 * rate_error - information.high, 0.0)
+    high = max(rate - information.low, 0.0)
+    note = "KL(aggregate || prior) of whole codes: rate - information, with information's bracket"
+    if saturated:
+        note += "; no value: information is saturated (CK402)"
+    value = math.nan if saturated else min(max(rate - information.value, low), high)
+    high += 2 * rate_error
+    number = Number("aggregate_mismatch", value, low, high, "nats", information.n, note)
+    told = number.digits() if number.known else f"between {low:.3g} and {high:.3g}"
+    finding = MISMATCH.finding(
+        Severity.OK,
+        f"the aggregated posterior is {told} nats away from the prior, over whole codes; the split "
+        "over dimensions needs a posterior and a prior that are products of Gaussians, or of "
+        "categorical variables.",
+        evidence=[Evidence(number)],
+    )
+    budget = _table(rate, rate_error, information, {"KL(aggregate || prior)": number})
+    return Result(numbers=(number,), findings=(finding,), tables={"information_budget": budget})
 
 
 def _by_moments(mean: Array, variance: Array, n: int) -> float:

@@ -48,6 +48,7 @@ HEADLINE = {
     "mutual_information": "Information about the input",
     "reidentification": "Samples that their code identifies",
     "dimensionwise_kl": "Mismatch of dimensions with the prior",
+    "aggregate_mismatch": "Mismatch of whole codes with the prior",
     "total_correlation": "Overlap between dimensions",
     "reconstruction_error": "Reconstruction error",
     "swap_gap": "Swap gap",

@@ -33,6 +33,7 @@ _PARTS = {
     "mutual_information": "information about the input",
     "total_correlation": "overlap between dimensions",
     "dimensionwise_kl": "mismatch with the prior",
+    "KL(aggregate || prior)": "mismatch of whole codes with the prior",
     "rate": "rate",
 }
 
@@ -252,7 +253,13 @@ def _bracket(canvas: Canvas, axes: Axes, budget: Budget) -> None:
 def _table(facts: Facts) -> Table:
     rows: list[tuple[str, ...]] = []
     seen: set[str] = set()
-    for name in ("rate", "mutual_information", "total_correlation", "dimensionwise_kl"):
+    for name in (
+        "rate",
+        "mutual_information",
+        "total_correlation",
+        "dimensionwise_kl",
+        "aggregate_mismatch",
+    ):
         number = facts.number(name)
         if number is None:
             continue
