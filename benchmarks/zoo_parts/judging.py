@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import collapsekit as ck
@@ -72,16 +71,6 @@ def _numbers(audit: ck.Audit) -> dict[str, dict[str, float]]:
 def _raised(wanted: str, raised: Mapping[str, str]) -> bool:
     code, _, word = wanted.partition(":")
     return code in raised and word in raised[code]
-
-
-def halves(names: Iterable[str], state_of: Mapping[str, str]) -> dict[str, str]:
-    """ "tune" or "held out" for every name: in each state alternately, in the order of a hash."""
-    half = {}
-    for state in STATES:
-        members = [n for n in names if state_of[n] == state]
-        members.sort(key=lambda n: hashlib.sha256(n.encode()).hexdigest())
-        half |= {n: ("tune", "held out")[at % 2] for at, n in enumerate(members)}
-    return half
 
 
 def confusion(records: Sequence[Mapping[str, Any]]) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.zoo_parts import surgery
+from benchmarks.zoo_parts import fresh, surgery
 from benchmarks.zoo_parts.facts import Facts
 from benchmarks.zoo_parts.surgery import Surgery, intact
 from benchmarks.zoo_parts.training import Recipe
 
-#: Settings in which a small code is used to the last dimension: where every state begins.
+#: Settings in which a small code is used to the last dimension: where the tuning set begins.
 BASES = (
     Recipe("digits", "mlp", "gaussian", 4, 0.02, 60, 0),
     Recipe("digits", "conv", "bernoulli", 3, 0.2, 50, 0),
@@ -147,14 +147,19 @@ STATES = {
 }
 
 
-def animals() -> Iterator[Animal]:
-    """All of them, six a state; the first four of each need no Omniglot."""
-    for state, made in _MADE.items():
+#: "tuning": what thresholds were chosen on; "fresh": fixed before any of it was audited.
+SETS = ("tuning", "fresh")
+
+
+def animals(which: str = "tuning") -> Iterator[Animal]:
+    """All of one set, five a state at least; the first four of each need no Omniglot."""
+    bases, states = (BASES, _MADE) if which == "tuning" else (fresh.BASES, fresh.MADE)
+    first, prefix = (0, "") if which == "tuning" else (100_000, "fresh ")
+    for state, made in states.items():
         for at, (base, change, operate) in enumerate(made):
-            seed = 1000 * list(_MADE).index(state) + at
-            recipe = replace(BASES[base], seed=seed, **change)
-            name = f"{state} {at + 1}"
-            yield Animal(name, STATES[state], recipe, operate)
+            seed = first + 1000 * list(states).index(state) + at
+            recipe = replace(bases[base], seed=seed, **change)
+            yield Animal(f"{prefix}{state} {at + 1}", STATES[state], recipe, operate)
 
 
 _Made = tuple[int, dict[str, object], Surgery]

@@ -49,6 +49,22 @@ def gated(share: float, dims: slice = slice(None)) -> Surgery:
     return operate
 
 
+def gated_bright(share: float) -> Surgery:
+    """The brightest `share` of the samples get the prior as their posterior."""
+
+    def operate(vae: VAE, images: Images) -> Model:
+        bar = ink(images.audited).quantile(1 - share)
+
+        def encode(x: Tensor) -> Posterior:
+            mean, scale = vae.encode(x)
+            bright = (ink(x) > bar)[:, None]
+            return mean.masked_fill(bright, 0.0), scale.masked_fill(bright, 1.0)
+
+        return Model(encode, vae.decode)
+
+    return operate
+
+
 def lagging(share: float) -> Surgery:
     """An encoder that has gone `share` of its way from the prior; the decoder is as trained."""
 
@@ -128,6 +144,30 @@ def doubled(vae: VAE, images: Images) -> Model:
         return vae.decode((first + second) / math.sqrt(2))
 
     return Model(encode, decode)
+
+
+def repeated(times: int) -> Surgery:
+    """Every dimension `times` over, turned by an orthogonal matrix: copies along no axis."""
+
+    def operate(vae: VAE, images: Images) -> Model:
+        dims = vae.encode(images.audited[:2])[0].shape[1]
+        generator = torch.Generator().manual_seed(dims)
+        turn, _ = torch.linalg.qr(torch.randn(dims * times, dims * times, generator=generator))
+
+        def encode(x: Tensor) -> Posterior:
+            mean, scale = vae.encode(x)
+            spread = torch.cat([mean] * times, dim=1) / math.sqrt(times)
+            # One width for all, so that the turned posterior stays diagonal.
+            width = scale.square().mean(dim=1, keepdim=True).sqrt()
+            return spread @ turn, width.expand_as(spread)
+
+        def decode(z: Tensor) -> Tensor:
+            parts = (z @ turn.T.to(z.dtype)).unflatten(1, (times, dims))
+            return vae.decode(parts.sum(dim=1) / math.sqrt(times))
+
+        return Model(encode, decode)
+
+    return operate
 
 
 def extended(count: int, scale: float) -> Surgery:

@@ -24,7 +24,7 @@ class Recipe:
     Attributes
     ----------
     data, net, likelihood : str
-        "digits", "fashion", "omniglot"; "mlp", "conv"; "gaussian", "bernoulli".
+        As `images.load`'s; a key of `NETS`; "gaussian", "bernoulli".
     latent, beta, epochs, seed
     method : str
         "plain"; "detached" (the LR loss with z detached, weight `strength` x beta); "floored" (KL
@@ -51,7 +51,7 @@ class VAE(nn.Module):
     def __init__(self, recipe: Recipe, side: int) -> None:
         super().__init__()
         latent = recipe.latent
-        self.body, width, self.decoder = (_mlp if recipe.net == "mlp" else _conv)(side, latent)
+        self.body, width, self.decoder = NETS[recipe.net](side, latent)
         self.rank = 3 if recipe.method == "rank" else latent
         self.mean, self.log_variance = nn.Linear(width, self.rank), nn.Linear(width, latent)
         # Three independent means, spread evenly over all dimensions by an orthonormal basis.
@@ -114,6 +114,51 @@ def _conv(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
         nn.ConvTranspose2d(12, 1, 3, stride=2, padding=1, output_padding=1),
     )
     return body, 64, decoder
+
+
+def _deep(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
+    """Three hidden layers a side, SiLU."""
+    pixels, widths = side * side, (160, 96, 48)
+    body: list[nn.Module] = [nn.Flatten()]
+    for before, after in zip((pixels, *widths[:-1]), widths, strict=True):
+        body += [nn.Linear(before, after), nn.SiLU()]
+    decoder: list[nn.Module] = []
+    for before, after in zip((latent, *widths[:0:-1]), widths[::-1], strict=True):
+        decoder += [nn.Linear(before, after), nn.SiLU()]
+    decoder += [nn.Linear(widths[0], pixels), nn.Unflatten(1, (1, side, side))]
+    return nn.Sequential(*body), widths[-1], nn.Sequential(*decoder)
+
+
+def _upsampling(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
+    """Convolutions with group norm and average pooling; the decoder resizes, GELU."""
+    half = side // 2
+    body = nn.Sequential(
+        nn.Conv2d(1, 8, 5, padding=2),
+        nn.GELU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(8, 16, 3, padding=1),
+        nn.GroupNorm(4, 16),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(16 * half**2, 96),
+        nn.GELU(),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent, 96),
+        nn.GELU(),
+        nn.Linear(96, 8 * half**2),
+        nn.GELU(),
+        nn.Unflatten(1, (8, half, half)),
+        nn.Upsample(size=(side, side), mode="nearest"),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(8, 1, 3, padding=1),
+    )
+    return body, 96, decoder
+
+
+#: "mlp" and "conv" are the tuning set's, "deep" and "upsampling" the fresh one's.
+NETS = {"mlp": _mlp, "conv": _conv, "deep": _deep, "upsampling": _upsampling}
 
 
 def ink(x: Tensor) -> Tensor:
