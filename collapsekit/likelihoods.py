@@ -13,6 +13,7 @@ from torch import Tensor
 from collapsekit.errors import InputError, ModelError
 
 _BLOCK = 1 << 16  # values: 256 kB in single precision, two arrays and a temporary fit a core's L2
+_TINY = 1e-30  # of a score: smaller squares may have been rounded to nothing
 
 
 @runtime_checkable
@@ -212,9 +213,16 @@ def _blockwise(score: Callable[[Tensor, Tensor], Tensor], output: Tensor, x: Ten
     output, x = _widened(output.flatten(1)), _widened(x.flatten(1))
     rows = max(_BLOCK // max(x.shape[1], 1), 1)
     if x.device.type != "cpu" or len(x) <= rows:
-        return score(output, x).to(torch.float64)
-    parts = zip(output.split(rows), x.split(rows), strict=True)
-    return torch.cat([score(a, b) for a, b in parts]).to(torch.float64)
+        scores = score(output, x).to(torch.float64)
+    else:
+        parts = zip(output.split(rows), x.split(rows), strict=True)
+        scores = torch.cat([score(a, b) for a, b in parts]).to(torch.float64)
+    # Squares of 1e20, or of 1e-25, are no single-precision numbers: such rows once more in double.
+    again = ~torch.isfinite(scores) | (scores.abs() < _TINY)
+    if output.dtype == torch.float32 and bool(again.any()):
+        wide = score(output[again].to(torch.float64), x[again].to(torch.float64))
+        scores[again] = wide.to(torch.float64)
+    return scores
 
 
 def _widened(values: Tensor) -> Tensor:
@@ -277,6 +285,18 @@ def _fits_classes(output: Tensor, x: Tensor) -> None:
             got=f"output {tuple(output.shape)} for data {tuple(x.shape)}",
             expected="logits [B, classes, ...] for integer data [B, ...]",
             remedy="move the class axis to position 1",
+        )
+    if not x.numel():
+        return
+    low, high = (float(v) for v in torch.aminmax(x))
+    classes = output.shape[1]
+    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    if not (whole and low >= 0 and high < classes):
+        raise InputError(
+            "the data are no classes of a categorical likelihood",
+            got=f"values from {low:.4g} to {high:.4g}" + ("" if whole else ", not all whole"),
+            expected=f"whole numbers from 0 to {classes - 1}: the output has {classes} classes",
+            remedy="hand in labels that count from 0, or another likelihood",
         )
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 #: Above this the average of the weights is not reliable.
 UNRELIABLE = 0.7
+#: Weights a row that a fit needs: five in the tail.
+LEAST_DRAWS = 21
 _FLAT = 1e-6  # nats: weights that differ by less are equal up to rounding
 
 

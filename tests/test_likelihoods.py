@@ -111,3 +111,31 @@ def test_narrow_types_hold_neither_squares_nor_sums(kind: torch.dtype) -> None:
         p = torch.full((2, 70_000), 0.25)
         got = Bernoulli().log_prob(p.to(kind), (x + 1).to(kind))
         np.testing.assert_allclose(got, 70_000 * np.log(0.25), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e20, 1e-25])
+def test_squares_that_single_precision_cannot_hold(size: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (torch.as_tensor(rng.normal(size=(7, 5)) * size, dtype=torch.float32) for _ in range(2))
+    expected = ((a.double() - b.double()) ** 2).sum(dim=1)
+    np.testing.assert_allclose(squared_error(a, b), expected, rtol=1e-6)
+    scored = Gaussian(size).log_prob(a, b)
+    told = torch.distributions.Normal(a.double(), size).log_prob(b.double()).sum(dim=1)
+    np.testing.assert_allclose(scored, told, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        ([[0, 3]], "values from 0 to 3"),
+        ([[-1, 2]], "from -1 to 2"),
+        ([[0.5, 1.0]], "not all whole"),
+    ],
+)
+def test_labels_that_are_no_classes_are_an_error(x: list[list[float]], told: str) -> None:
+    labels = torch.as_tensor(x)
+    for call in (Categorical().log_prob, Categorical().pairwise):
+        with pytest.raises(InputError, match=told):
+            call(torch.zeros(1, 3, 2), labels)
+    whole = torch.tensor([[0.0, 2.0]])  # whole numbers of a floating type are classes
+    assert Categorical().log_prob(torch.zeros(1, 3, 2), whole) == pytest.approx(-2 * np.log(3))

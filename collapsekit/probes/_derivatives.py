@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from collapsekit.observation import Observation
+from collapsekit.door import Door
+from collapsekit.errors import InputError
+from collapsekit.observation import Observation, population_rows
+from collapsekit.population import Population
+from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.readers import as_tensor
 
-#: Step of central differences in widths of the code: the cube root of single precision. A decoder
-#: that takes doubles may still compute in singles, so it is not made smaller for them.
-STEP = 5e-3
-
-#: How far exact derivatives may be from central differences before they are not believed.
-TRUST = 0.1
-
-#: Least width of a code dimension, of its root mean square: a step is then 400 roundings or more.
-RESOLVED = 0.01
-
 Derivative = Callable[[Tensor], Tensor]
+STEP = 5e-3  # default of the probes' field of that name
+RESOLVED = 0.01  # the same
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,11 @@ class Slopes:
         Its rows' codes, decoded under their conditions.
     width : Tensor, float64 [D]
         Standard deviation of each code dimension over the data: the unit of steps.
+    step : float
+        Of central differences, in widths. The cube root of single precision by default: a decoder
+        that takes doubles may still compute in singles.
+    trust : float
+        How far exact derivatives may be from central differences before they are not believed.
 
     Notes
     -----
@@ -47,6 +50,8 @@ class Slopes:
 
     obs: Observation
     width: Tensor
+    step: float = STEP
+    trust: float = 0.1
 
     def output(self, z: Tensor) -> Tensor:
         """Outputs in data space, flat: [B, P], with their derivatives where they have any."""
@@ -65,10 +70,13 @@ class Slopes:
                 z = self.obs.z.detach().clone().requires_grad_()
                 out = self.output(z)
                 weight = torch.zeros_like(out, requires_grad=True)
-                (pulled,) = torch.autograd.grad(out, z, weight, create_graph=True)
+                # Sums instead of grad_outputs: with these torch imports sympy, half a second.
+                (pulled,) = torch.autograd.grad((out * weight).sum(), z, create_graph=True)
 
             def along(direction: Tensor) -> Tensor:
-                (pushed,) = torch.autograd.grad(pulled, weight, direction, retain_graph=True)
+                with torch.enable_grad():
+                    whole = (pulled * direction).sum()
+                (pushed,) = torch.autograd.grad(whole, weight, retain_graph=True)
                 return pushed.to(torch.float64)
 
             along(torch.zeros_like(z))
@@ -90,7 +98,7 @@ class Slopes:
     def _step(self, direction: Tensor) -> Tensor:
         """The step [B] of each row: it follows the direction's own length in widths."""
         length = (direction / self.width).norm(dim=1)
-        return STEP / torch.where(length > 0, length, 1.0)
+        return self.step / torch.where(length > 0, length, 1.0)
 
     def rounding(self, direction: Tensor) -> Tensor:
         """How far the outputs' rounding can put `central` off, as a norm: [B]."""
@@ -112,7 +120,9 @@ class Slopes:
         direction = self.obs.noise("derivative").normal(z.shape[1]) * self.width
         slope = self.central(direction)
         off = (self.exact(direction).to(slope.device) - slope).norm(dim=1)
-        agrees: Tensor = off <= TRUST * slope.norm(dim=1) + self.rounding(direction).to(off.device)
+        agrees: Tensor = off <= self.trust * slope.norm(dim=1) + self.rounding(direction).to(
+            off.device
+        )
         return agrees.to(z.device)
 
     def along(self, directions: Tensor) -> Iterator[Tensor]:
@@ -127,14 +137,49 @@ class Slopes:
             yield found
 
 
-def code_width(obs: Observation, rows: int) -> Tensor:
+def code_width(obs: Observation, rows: int, resolved: float = RESOLVED) -> Tensor:
     """Standard deviation of the code over the first rows of the population: float64 [D].
 
-    At least 1 % of the code's distance from 0: single precision does not resolve smaller steps.
+    At least the share `resolved` of the code's distance from 0: single precision does not resolve
+    smaller steps. At 1 %, a step is 400 roundings or more.
     """
     posterior = obs.population.head(rows).posterior
     variance = posterior.mean.var(dim=0, correction=0) + posterior.scale.square().mean(dim=0)
     size = posterior.mean.square().mean(dim=0) + variance
     if obs.source == "prior":
         size = torch.maximum(size, obs.prior.mean[0].square() + obs.prior.scale[0].square())
-    return torch.maximum(variance, RESOLVED**2 * size).sqrt()
+    return torch.maximum(variance, resolved**2 * size).sqrt()
+
+
+@dataclass(frozen=True)
+class _Functions:
+    """A decoder, and an encoder where there is one, as an adapter."""
+
+    decode: Callable[[Any], Any]
+    means: Callable[[Any], Any] | None = None
+
+    def encode(self, x: Any) -> Any:
+        if self.means is None:
+            raise NotImplementedError("a decoder alone does not encode")
+        mean = torch.as_tensor(self.means(x))
+        return mean, torch.ones_like(mean)
+
+
+def at_codes(
+    decode: Callable[[Any], Any], z: Any, means: Callable[[Any], Any] | None = None
+) -> Observation:
+    """The observation whose rows are given codes: the plain functions' way in.
+
+    Raises
+    ------
+    InputError
+        The codes are no rows.
+    """
+    points = torch.as_tensor(np.asarray(z, dtype=np.float64))
+    if points.ndim != 2 or not len(points):
+        raise InputError("codes are rows", got=str(tuple(points.shape)), expected="(N, D), N > 0")
+    # Codes are given, not drawn: a width of nothing makes each draw its own mean.
+    posterior = DiagonalGaussian(points, torch.zeros_like(points))
+    door = Door(_Functions(decode, means))
+    population = Population(door, np.arange(len(points)), posterior, None, len(points))
+    return population_rows(population, 0, len(points), 0)

@@ -132,8 +132,10 @@ class Collisions:
         rows: Rows = state["rows"]
         apart, random = rows.column("apart"), rows.column("random")
         n, rate = len(apart), state["rate"].value
+        if not (random > 0).any():
+            return _all_alike(n)
         # Distances of random pairs; equal inputs are no pair.
-        typical = float(np.median(random[random > 0])) if (random > 0).any() else math.inf
+        typical = float(np.median(random[random > 0]))
         collides: Array = apart >= typical
         note = f"overlap at least {self.overlap:g}, inputs at least {typical:.4g} apart"
         share = share_number(
@@ -187,6 +189,23 @@ class Collisions:
             }
         )
         return table, pairs.columns["inputs"][keep]
+
+
+def _all_alike(n: int) -> Result:
+    nothing = Number(
+        "collision_fraction", math.nan, math.nan, math.nan, "share", n, "no unlike pair"
+    )
+    return Result(
+        findings=(
+            COLLISION.finding(
+                Severity.INCONCLUSIVE,
+                f"the {n:,} inputs that were compared are all equal: no two of them are unrelated, "
+                "so none can be seen to share a code with one that is.",
+                evidence=[Evidence(nothing)],
+                advice="Audit on data that differ.",
+            ),
+        )
+    )
 
 
 def _overlap(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:

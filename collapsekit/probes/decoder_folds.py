@@ -13,7 +13,7 @@ from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
-from collapsekit.probes._derivatives import Slopes, code_width
+from collapsekit.probes._derivatives import RESOLVED, STEP, Slopes, at_codes, code_width
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Moments, Rows, to_numpy
 
@@ -44,6 +44,8 @@ class DecoderFolds:
     returns: float = 0.1  # of the way that the derivative foretold
     way: float = 0.25  # foretold, in root mean square distances between outputs
     tolerated: float = 0.05  # share of folded codes above which the finding warns
+    step: float = STEP  # of central differences, in standard deviations of a code dimension
+    resolved: float = RESOLVED  # least of these deviations, of the code's root mean square
 
     codes: ClassVar[tuple[Code, ...]] = (FOLD,)
 
@@ -60,7 +62,8 @@ class DecoderFolds:
         back = torch.where(known[:, None], back, obs.z)
         start = obs.reconstruction.flatten(1).to(torch.float64)
         end = obs.door.mean(obs.decode(back)).flatten(1).to(torch.float64)
-        slopes, way = Slopes(obs, code_width(obs, 1000)), back - obs.z
+        width, way = code_width(obs, 1000, self.resolved), back - obs.z
+        slopes = Slopes(obs, width, self.step)
         # Of a decoder that hardly moves, differences over a small step are rounding alone.
         foretold = slopes.central(way).norm(dim=1) - slopes.rounding(way)
         return {
@@ -121,27 +124,8 @@ def decoder_folds(encode: Any, decode: Any, z: Any) -> Array:
     -------
     ndarray, bool [N]
     """
-    from collapsekit.door import Door
-    from collapsekit.observation import population_rows
-    from collapsekit.population import Population
-    from collapsekit.posteriors import DiagonalGaussian
-
-    points = torch.as_tensor(np.asarray(z, dtype=np.float64))
-    door = Door(_Pair(encode, decode))
-    # Codes are given, not drawn: a width of nothing makes each draw its own mean.
-    posterior = DiagonalGaussian(points, torch.zeros_like(points))
-    population = Population(door, np.arange(len(points)), posterior, None, len(points))
+    obs = at_codes(decode, z, encode)
     probe = DecoderFolds("population", limit=None)
-    obs = population_rows(population, 0, len(points), 0)
     table = probe.conclude(probe.observe(obs)).samples
     assert table is not None
     return table["folded"].to_numpy(dtype=bool, na_value=False)
-
-
-class _Pair:
-    def __init__(self, encode: Any, decode: Any) -> None:
-        self._encode, self.decode = encode, decode
-
-    def encode(self, x: Any) -> Any:
-        mean = torch.as_tensor(self._encode(x))
-        return mean, torch.ones_like(mean)

@@ -11,14 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collapsekit.errors import InputError
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import quantile_number, share_number
 from collapsekit.noise import Noise
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
-from collapsekit.probes._derivatives import Slopes, code_width
+from collapsekit.probes._derivatives import RESOLVED, STEP, Slopes, at_codes, code_width
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Rows, to_numpy
 
@@ -51,6 +50,9 @@ class DecoderJacobian:
     whole: int = 256  # dimensions up to which every one is a direction
     projections: int = 32  # random directions beyond
     reads: float = 0.1  # of the largest singular value: 1 % of its variance, as decoder_usage
+    step: float = STEP  # of central differences, in standard deviations of a code dimension
+    resolved: float = RESOLVED  # least of these deviations, of the code's root mean square
+    trust: float = 0.1  # of a derivative, between exact and by differences: else the latter
 
     name: ClassVar[str] = "decoder_jacobian"
     source: ClassVar[Source] = "population"
@@ -63,10 +65,12 @@ class DecoderJacobian:
         directions = self._directions(obs)
         # By place in the population, so that no cut matters.
         count = int((obs.rows < max(1, self.budget // len(directions))).sum())
-        width, step = code_width(obs, 1000), _rows_at_once(obs, len(directions))
+        width = code_width(obs, 1000, self.resolved)
+        rows = _rows_at_once(obs, len(directions))
         values, exact = [np.zeros((0, len(directions)))], [np.zeros(0, dtype=bool)]
-        for start in range(0, count, step):
-            slopes = Slopes(_rows_of(obs, start, min(start + step, count)), width)
+        for start in range(0, count, rows):
+            part = _rows_of(obs, start, min(start + rows, count))
+            slopes = Slopes(part, width, self.step, self.trust)
             values.append(to_numpy(_singular_values(slopes, directions)))
             exact.append(to_numpy(slopes.believed))
         return {
@@ -212,27 +216,7 @@ def decoder_jacobian(decode: Callable[[Any], Any], z: Any) -> Array:
     ndarray, float64 [N, D]
         Descending, in outputs per unit of the code; NaN where a derivative is not finite.
     """
-    from collapsekit.door import Door
-    from collapsekit.observation import population_rows
-    from collapsekit.population import Population
-    from collapsekit.posteriors import DiagonalGaussian
-
-    points = torch.as_tensor(np.asarray(z, dtype=np.float64))
-    if points.ndim != 2 or not len(points):
-        raise InputError("codes are rows", got=str(tuple(points.shape)), expected="(N, D), N > 0")
-    # Codes are given, not drawn: a width of nothing makes each draw its own mean.
-    spread = points.std(dim=0, correction=0)
+    obs = at_codes(decode, z)
+    spread = obs.posterior.mean.std(dim=0, correction=0)
     unit = torch.where(spread > 0, spread, 1.0)
-    door = Door(_Decoder(decode))
-    posterior = DiagonalGaussian(points, torch.zeros_like(points))
-    population = Population(door, np.arange(len(points)), posterior, None, len(points))
-    obs = population_rows(population, 0, len(points), 0)
-    return to_numpy(_singular_values(Slopes(obs, unit), torch.eye(points.shape[1]).double()))
-
-
-@dataclass(frozen=True)
-class _Decoder:
-    decode: Callable[[Any], Any]
-
-    def encode(self, x: Any) -> Any:
-        raise NotImplementedError("a decoder alone does not encode")
+    return to_numpy(_singular_values(Slopes(obs, unit), torch.eye(len(unit)).double()))

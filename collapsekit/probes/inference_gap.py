@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.errors import InputError
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95, share_number, within
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
-from collapsekit.pareto import UNRELIABLE, pareto_k
+from collapsekit.pareto import LEAST_DRAWS, UNRELIABLE, pareto_k
 from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
@@ -64,6 +65,15 @@ class InferenceGap:
     name: ClassVar[str] = "inference_gap"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (GAP, WEIGHTS)
+
+    def __post_init__(self) -> None:
+        if self.draws < LEAST_DRAWS:
+            raise InputError(
+                "the tail of so few weights says nothing",
+                got=f"draws={self.draws}",
+                expected=f"at least {LEAST_DRAWS}: the Pareto fit needs five weights in its tail",
+                remedy="raise draws",
+            )
 
     def observe(self, obs: Observation) -> States:
         """`draws` codes and decodes a row, each row with noise of its own."""

@@ -74,7 +74,7 @@ class ModelInformation:
         shared = obs.pairs_up
         if not shared:
             obs = obs.first(self.own_rows)
-        scores = self._shared(obs) if shared else self._own(obs)
+        scores, dropped = self._shared(obs) if shared else (self._own(obs), 0)
         value, heaviest, left, heaviest_left = _divergence(scores)
         saturated = heaviest >= self.heaviest
         saturated_left = (heaviest_left >= self.heaviest).to(torch.float64)
@@ -87,14 +87,19 @@ class ModelInformation:
             "moments": Moments.of(torch.cat([value[:, None], left], dim=1)),
             "saturated": Moments.of(torch.cat([saturated_left, own_spread[:, None]], dim=1)),
             "reverse": Skewed.of(reverse),
-            "draws": Constant((scores.shape[1], shared)),
+            "draws": Constant((scores.shape[1], shared, dropped)),
         }
 
-    def _shared(self, obs: Observation) -> Tensor:
+    def _shared(self, obs: Observation) -> tuple[Tensor, int]:
         width = obs.output[0].numel()
         most = max(2, min(self.draws, self.most_values // max(width, 1)))
         _, outputs = obs.population.prior_outputs(most, obs.seed)
-        return obs.door.pairwise(outputs, obs.x)
+        # One draw whose output is not finite would take every sample's value with it.
+        finite = torch.isfinite(outputs.flatten(1)).all(dim=1)
+        dropped = len(finite) - int(finite.sum())
+        if dropped > len(finite) - 2:
+            return obs.door.pairwise(outputs, obs.x), 0  # nothing to go on with: told as lost
+        return obs.door.pairwise(outputs[finite] if dropped else outputs, obs.x), dropped
 
     def _own(self, obs: Observation) -> Tensor:
         draws = max(2, min(self.own_draws, 8 * obs.population.size))
@@ -102,7 +107,7 @@ class ModelInformation:
 
     def conclude(self, state: States) -> Result:
         """The mean, and whether it can be trusted upwards."""
-        moments, (draws, shared) = state["moments"], state["draws"].value
+        moments, (draws, shared, dropped) = state["moments"], state["draws"].value
         frame = state["rows"].frame()
         lost = len(frame) - int(moments.n[0])
         share = _share(
@@ -138,6 +143,15 @@ class ModelInformation:
                     f"for {share.value:.0%} of the samples few prior draws hit the true posterior: "
                     f"model_information reads low{rest}.",
                     evidence=[Evidence(share, self.most_saturated, "<=")],
+                )
+            )
+        if dropped:
+            findings.append(
+                DECODER_VIEW.finding(
+                    Severity.INCONCLUSIVE,
+                    f"for {dropped:,} of {draws + dropped:,} codes drawn from the prior the "
+                    "decoder's output is not finite: these draws are left out.",
+                    advice="Look at what the decoder returns for codes drawn from the prior.",
                 )
             )
         if lost:

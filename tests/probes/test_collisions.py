@@ -89,3 +89,12 @@ def test_one_sample_cannot_collide() -> None:
         of(np.zeros((1, 2)), np.ones((1, 2)), np.zeros((1, 2)))
     two = of(np.zeros((2, 2)), np.ones((2, 2)), np.eye(2))
     assert two.numbers[0].value == 1.0
+
+
+def test_equal_inputs_leave_nothing_to_collide_with() -> None:
+    obs = Observation.of_arrays(np.zeros((30, 2)), np.ones((30, 2)), x=np.ones((30, 4)))
+    result = measure(ck.probes.Collisions(), obs)
+    assert result.numbers == ()
+    (finding,) = result.findings
+    assert finding.severity is Severity.INCONCLUSIVE
+    assert "all equal" in finding.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -209,3 +211,27 @@ def test_codes_at_which_the_decoder_breaks_cost_no_others() -> None:
     assert some.samples.loc[list(told.samples), "decoder_rank"].isna().all()
     assert "decoder_rank" not in every.summary.index
     assert [f for f in every.findings if "no finite derivative at 100 of 100" in f.message]
+
+
+def test_the_first_jacobian_of_a_process_imports_no_algebra_system() -> None:
+    # grad_outputs= would make torch import sympy: half a second, once a process.
+    program = """
+import sys, torch
+from collapsekit.probes import decoder_jacobian
+values = decoder_jacobian(lambda z: z @ torch.diag(torch.tensor([3.0, 1.0]).double()), [[0.0, 1.0]])
+assert abs(values - [[3.0, 1.0]]).max() < 1e-12, values
+assert "sympy" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_thresholds_of_derivatives_are_fields_and_are_printed() -> None:
+    model = models.LinearVAE((2.0, 0.5))
+    probe = DecoderJacobian(trust=-1.0)  # nothing exact is believed
+    audit = ck.audit(model, model.sample(40, 0), probes=[probe])
+    assert audit.settings["decoder_jacobian"]["trust"] == -1.0
+    assert {"step", "resolved"} <= set(audit.settings["decoder_jacobian"])
+    assert "central differences" in audit.number("decoder_rank").note

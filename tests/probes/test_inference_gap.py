@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
-from collapsekit.pareto import fit, pareto_k, tail_size
+from collapsekit.errors import InputError
+from collapsekit.pareto import LEAST_DRAWS, fit, pareto_k, tail_size
 from tests import models
 
 LAM = (8.0, 2.0, 0.5)
@@ -163,3 +164,11 @@ def test_the_plain_function() -> None:
     expected = scipy.special.logsumexp(weights, axis=1) - math.log(64)
     np.testing.assert_allclose(found["log_likelihood_bound"], expected)
     np.testing.assert_allclose(found["inference_gap"], expected - weights.mean(axis=1))
+
+
+def test_too_few_draws_for_a_tail_are_an_error() -> None:
+    assert tail_size(LEAST_DRAWS) == 5
+    assert tail_size(LEAST_DRAWS - 1) == 4
+    ck.probes.InferenceGap(draws=LEAST_DRAWS)
+    with pytest.raises(InputError, match=f"got: +draws={LEAST_DRAWS - 1}"):
+        ck.probes.InferenceGap(draws=LEAST_DRAWS - 1)

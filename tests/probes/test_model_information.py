@@ -194,3 +194,30 @@ def test_draws_saturate_samples_together() -> None:
     assert hit > 0.95 - 3 * np.sqrt(0.95 * 0.05 / 60)
     alone = [wilson(round(number.value * number.n), number.n) for number in found]
     assert np.mean([low <= truth <= high for low, high in alone]) < 0.9
+
+
+def test_a_draw_whose_output_is_not_finite_costs_itself_alone() -> None:
+    class Breaks(models.LinearVAE):
+        """Decodes codes far out in the first dimension, 2.3 % of the prior's, to nothing."""
+
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            out = super().decode(z)
+            return torch.where(z[:, :1] > 2.0, torch.nan, out)
+
+    lam = (2.0, 0.5)
+    x = models.LinearVAE(lam).sample(300, 0)
+    x = x[x.abs().amax(dim=1) < 1.5]  # whose own codes are not there
+    probes = [ck.probes.ModelInformation()]
+    whole, broken = (
+        ck.audit(kind(lam), x, likelihood=("gaussian", 0.5), probes=probes)
+        for kind in (models.LinearVAE, Breaks)
+    )
+    told, number = (a.number("model_information") for a in (whole, broken))
+    assert number.known
+    assert number.n == told.n
+    finding = next(f for f in broken.findings if "drawn from the prior" in f.message)
+    assert "of 2,048 codes drawn from the prior" in finding.message
+    dropped = int(finding.message.split("for ")[1].split(" of")[0])
+    assert abs(dropped - 2048 * 0.02275) < 4 * np.sqrt(2048 * 0.02275)
+    # What is left is the prior cut at two standard deviations: hardly another average.
+    assert number.value == pytest.approx(told.value, rel=0.2)
