@@ -13,6 +13,7 @@ from collapsekit.intervals import (
     jackknife_number,
     mean_number,
     quantile_number,
+    ratio_error,
     share_number,
     wilson,
 )
@@ -106,3 +107,16 @@ def test_intervals_end_where_the_quantity_does() -> None:
     assert (cut.low, cut.value, cut.high) == (0.0, 0.5, 1.0)
     unknown = jackknife_number("j", Jackknife(*[np.array(math.nan)] * 3, 1), "1", 1, least=0.0)
     assert math.isnan(unknown.low)
+
+
+def test_the_error_of_a_ratio_is_that_of_its_linearised_terms() -> None:
+    rng = np.random.default_rng(4)
+    whole = rng.gamma(4.0, size=500)
+    parts = np.stack([0.3 * whole, rng.gamma(2.0, size=500)])  # one moves with the whole, one not
+    covariance = np.cov(np.vstack([parts, whole]))
+    ratio, error = ratio_error(parts.mean(axis=1), whole.mean(), covariance, 500)
+    np.testing.assert_allclose(ratio, parts.mean(axis=1) / whole.mean())
+    terms = (parts - ratio[:, None] * whole) / whole.mean()
+    expected = terms.std(axis=1, ddof=1) / math.sqrt(500)
+    np.testing.assert_allclose(error, expected, rtol=1e-9, atol=1e-9)
+    assert expected[0] < 1e-12  # a fixed share of the whole has no error

@@ -98,3 +98,14 @@ def test_equal_inputs_leave_nothing_to_collide_with() -> None:
     (finding,) = result.findings
     assert finding.severity is Severity.INCONCLUSIVE
     assert "all equal" in finding.message
+
+
+def test_who_collides_does_so_in_company_and_the_interval_knows() -> None:
+    x = np.arange(60.0)[:, None] * 10
+    mean = np.arange(60.0)[:, None] * 100
+    mean[40:50] = mean[:10]  # ten pairs far apart share a code: ten events, not twenty
+    number = next(
+        n for n in of(mean, np.ones_like(mean), x).numbers if n.name == "collision_fraction"
+    )
+    expected = scipy.stats.binomtest(10, 30).proportion_ci(0.95, method="wilson")
+    np.testing.assert_allclose((number.low, number.high), (expected.low, expected.high))

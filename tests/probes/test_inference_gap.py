@@ -14,6 +14,7 @@ from torch import Tensor
 import collapsekit as ck
 from collapsekit.errors import InputError
 from collapsekit.pareto import LEAST_DRAWS, fit, pareto_k, tail_size
+from collapsekit.probes.inference_gap import _bound
 from tests import models
 
 LAM = (8.0, 2.0, 0.5)
@@ -172,3 +173,13 @@ def test_too_few_draws_for_a_tail_are_an_error() -> None:
     ck.probes.InferenceGap(draws=LEAST_DRAWS)
     with pytest.raises(InputError, match=f"got: +draws={LEAST_DRAWS - 1}"):
         ck.probes.InferenceGap(draws=LEAST_DRAWS - 1)
+
+
+def test_two_draws_have_their_jackknife_in_closed_form() -> None:
+    weights = torch.tensor([[1.0, 3.0], [2.0, 2.0]], dtype=torch.float64)
+    bound, gap, bias = _bound(weights.log())
+    # Without one of two draws the bound is the other's ln w: twice the bound less their mean.
+    expected = weights.mean(dim=1).log() - weights.log().mean(dim=1)
+    torch.testing.assert_close(bound, weights.mean(dim=1).log())
+    torch.testing.assert_close(gap, expected)
+    torch.testing.assert_close(bias, expected)

@@ -11,6 +11,7 @@ from torch import Tensor
 import collapsekit as ck
 from collapsekit.intervals import wilson
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
+from collapsekit.probes.model_information import _spread
 from tests import models
 
 
@@ -221,3 +222,9 @@ def test_a_draw_whose_output_is_not_finite_costs_itself_alone() -> None:
     assert abs(dropped - 2048 * 0.02275) < 4 * np.sqrt(2048 * 0.02275)
     # What is left is the prior cut at two standard deviations: hardly another average.
     assert number.value == pytest.approx(told.value, rel=0.2)
+
+
+def test_the_spread_over_draws_is_the_jackknife_of_a_mean() -> None:
+    draws = np.random.default_rng(3).exponential(size=20)
+    left = (draws.sum() - draws) / 19  # the mean without each
+    np.testing.assert_allclose(_spread(left), draws.var(ddof=1) / 20)

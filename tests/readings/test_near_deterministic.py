@@ -18,3 +18,14 @@ def test_narrow_posteriors_far_from_the_prior(dims: int, width: float, word: str
     probes = [p for p in ck.probes.REGISTERED if p.name != "kl_distribution"]
     audit = ck.audit(lambda x: (x["mean"], x["scale"]), both, probes=probes)
     assert audit.verdict.name == word
+
+
+def test_one_wide_dimension_among_narrow_ones_does_not_hide_them() -> None:
+    mean = np.random.default_rng(1).random((400, 8))
+    scale = np.full_like(mean, 1e-3)
+    mean[:, 0], scale[:, 0] = 0.0, 1.0  # idle: its whole variance is width
+    both = {"mean": mean, "scale": scale}
+    probes = [p for p in ck.probes.REGISTERED if p.name != "kl_distribution"]
+    audit = ck.audit(lambda x: (x["mean"], x["scale"]), both, probes=probes)
+    finding = next(f for f in audit.findings if f.code == "CK603")
+    assert finding.severity is ck.Severity.WARN

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 import collapsekit as ck
+from collapsekit.probe import Tables
+from collapsekit.readings import Roles as RolesReading
 
 
 class Roles:
@@ -68,3 +71,20 @@ def test_one_sample_has_no_roles() -> None:
     audit = ck.audit(Roles(), torch.ones(1, 3, dtype=torch.float64), likelihood=("gaussian", 0.1))
     assert "roles" in audit.skipped
     assert not any(f.code == "CK601" for f in audit.findings)
+
+
+def test_nats_decide_only_for_what_is_written() -> None:
+    """A quiet dimension is read by its nats where the encoder sets it, else it is dead."""
+    table = pd.DataFrame(
+        {
+            "mean_variance": [0.9, 0.5, 0.0],
+            "kl": [2.0, 0.5, 0.0],
+            "decoder_usage": [1.0, 1e-3, 1e-3],  # a hundredth of the largest is the bar
+            "decoder_nats": [50.0, 0.05, 0.05],
+            "robust_round_trip_r2": [0.9, 0.0, 0.0],
+        }
+    )
+    tables = Tables(numbers={}, samples=pd.DataFrame(), dimensions=table, findings=())
+    found = RolesReading().read(tables).dimensions
+    assert found is not None
+    assert found["role"].tolist() == ["healthy", "entangled", "dead"]
