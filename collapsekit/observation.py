@@ -19,7 +19,7 @@ from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.noise import Noise
 from collapsekit.population import TILE, Population
-from collapsekit.posteriors import DiagonalGaussian, Divergence, Family, divergence
+from collapsekit.posteriors import DiagonalGaussian, Divergence, Family, added, divergence
 from collapsekit.samples import Inputs, map_tensors, take_rows
 from collapsekit.sources.trees import leaves
 from collapsekit.streaming import Array, to_numpy
@@ -171,6 +171,18 @@ class Observation:
                 expected="both products over dimensions",
             )
         return self.divergence.each
+
+    @property
+    def kl_added(self) -> Tensor:
+        """What each dimension adds to the KL of the others, nats: `kl` where it splits, [B, D].
+
+        Raises
+        ------
+        Unavailable
+            Neither the KL splits nor is the posterior Gaussian.
+        """
+        found = added(self.posterior, self.prior)
+        return self.kl if found is None else found
 
     @property
     def kl_total(self) -> Tensor:

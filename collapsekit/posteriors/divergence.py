@@ -74,6 +74,38 @@ def divergence(q: Family, p: Family, noise: Noise, draws: int = DRAWS) -> Diverg
     )
 
 
+def added(q: Family, p: Family) -> Tensor | None:
+    """What each dimension adds to the KL of all others, nats [B, D]; None where it is not known.
+
+    KL(q || p) less the KL of the codes without dimension j, which is E KL(q(z_j | rest) || p(z_j |
+    rest)): 0 only where z_j says nothing and follows nothing. `Divergence.each` where that exists.
+    A prior without a closed form stands as the Gaussian of its moments, in the prior's dimensions
+    one by one: a Gaussian posterior that has these for every sample tells nothing either.
+    """
+    each = _each(q, p)
+    if each is not None or not isinstance(q, DiagonalGaussian | FullGaussian):
+        return each
+    if not isinstance(p, DiagonalGaussian | FullGaussian):
+        p = DiagonalGaussian(p.mean, p.scale)
+        if not bool((torch.isfinite(p.mean) & torch.isfinite(p.scale) & (p.scale > 0)).all()):
+            return None
+        if isinstance(q, DiagonalGaussian):
+            return q.kl(p)
+    root, inverse = (_root(family) for family in (q, p))
+    inverse = torch.linalg.inv(inverse)
+    precision = inverse.mT @ inverse
+    own = precision.diagonal(dim1=1, dim2=2)
+    # ln of the precision of z_j given the rest, under the posterior
+    log_own = torch.linalg.inv(root).square().sum(dim=1).log()
+    moved = (precision @ (q.mean - p.mean)[:, :, None])[:, :, 0]
+    spread = (precision @ root).square().sum(dim=2)
+    return 0.5 * (log_own - own.log() + (spread + moved**2) / own - 1.0)
+
+
+def _root(family: DiagonalGaussian | FullGaussian) -> Tensor:
+    return family.cholesky if isinstance(family, FullGaussian) else torch.diag_embed(family.scale)
+
+
 def _each(q: Family, p: Family) -> Tensor | None:
     if isinstance(q, DiagonalGaussian) and isinstance(p, DiagonalGaussian):
         return q.kl(p)

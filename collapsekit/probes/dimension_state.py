@@ -23,7 +23,9 @@ PASSIVE = Code(
     meaning="A dimension is passive when its posterior equals the prior for nearly every sample: "
     "the (epsilon, delta)-collapse of Lucas et al. It can be pruned without loss.",
     formula="share of samples with kl[i, j] < epsilon at least 1 - delta; epsilon = 0.01 nats, "
-    "delta = 0.05. Active: that share is at most delta. Mixed: in between.",
+    "delta = 0.05. Active: that share is at most delta. Mixed: in between. Of Gaussians that are "
+    "no product, kl[i, j] is what dimension j adds to the KL of the others; a prior without a "
+    "closed form stands as the Gaussian of its means and variances.",
     remedy="If you need these dimensions, lower beta or add the latent reconstruction loss; "
     "otherwise use a smaller code.",
     source="Lucas et al. 2019, arXiv 1911.02469; Rolinek et al. 2019; Bonheme & Grzes 2021",
@@ -58,7 +60,7 @@ class DimensionState:
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""
         width = obs.standard_width**2
-        flags = {"below": obs.kl < self.epsilon, "wide": width > self.wide}
+        flags = {"below": obs.kl_added < self.epsilon, "wide": width > self.wide}
         flags["narrow"] = width < self.narrow
         return {name: Moments.of(flag.to(torch.float64)) for name, flag in flags.items()}
 

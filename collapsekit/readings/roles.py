@@ -23,7 +23,9 @@ ROLES = Code(
     "decoder reads it, and it survives the round trip. entangled: written and read, but it does "
     "not come back. ignored: written, and nobody reads it. phantom: the decoder reads what the "
     "encoder never sets, so samples vary in ways the data did not teach. dead: neither.",
-    formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats; "
+    formula="writes: mean_variance > 0.01, or mean KL > 0.01 nats with information > 0.01 nats "
+    "(where the KL does not split: a state other than passive; without a state, whatever is read "
+    "counts as written); "
     "reads: decoder_usage at least 1 % of the largest, or, for what is written, decoder_nats at "
     "least 0.02; comes back: robust_round_trip_r2 >= 0.5. Verdict: partial where a dimension is "
     "idle with every measure at the upper end of its interval; inconclusive where one is with all "
@@ -62,10 +64,12 @@ class Roles:
 
     def read(self, tables: Tables) -> Result:
         """Name each dimension that was measured on both sides."""
-        if not tables.has("mean_variance", "kl", "decoder_usage", "robust_round_trip_r2"):
+        if not tables.has("mean_variance", "decoder_usage", "robust_round_trip_r2"):
+            if (unknown := self._unknown(tables)) is not None:
+                return Result(findings=(unknown,))
             raise Unavailable(
                 "roles need both sides of the model",
-                expected="mean_variance, kl, decoder_usage and robust_round_trip_r2",
+                expected="mean_variance, decoder_usage and robust_round_trip_r2",
                 remedy="hand in a decoder beside the encoder",
             )
         table = tables.dimensions
@@ -111,10 +115,12 @@ class Roles:
                 value = value + side * Z95 * np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
             return value
 
-        informed = at("information" if "information" in table else "kl") > self.writes_nats
-        writes = (at("mean_variance") > self.writes_variance) | (
-            (at("kl") > self.writes_nats) & informed
-        )
+        writes = at("mean_variance") > self.writes_variance
+        if "kl" in table:
+            informed = at("information" if "information" in table else "kl") > self.writes_nats
+            writes |= (at("kl") > self.writes_nats) & informed
+        elif "state" in table:
+            writes |= (table["state"] != "passive").to_numpy()
         top = table["decoder_usage"].to_numpy(dtype=np.float64).max(initial=0.0)
         usage = at("decoder_usage")
         reads = (usage > 0) & (usage >= self.reads_share * top)
@@ -123,7 +129,27 @@ class Roles:
         # what is written: a hundredth of a nat that nobody sets is no generation noise.
         if "decoder_nats" in table:
             reads |= writes & (at("decoder_nats") >= self.reads_nats)
+        if "kl" not in table and "state" not in table:  # means alone do not tell that none is set
+            writes |= reads
         return writes, reads
+
+    def _unknown(self, tables: Tables) -> Finding | None:
+        """Where neither a state nor a decoder tells what becomes of units that are not active."""
+        if tables.has("state") or not tables.has("mean_variance"):
+            return None
+        variance = tables.dimensions["mean_variance"].to_numpy(dtype=np.float64)
+        still = variance <= self.writes_variance
+        if not still.any():
+            return None
+        return ROLES.finding(
+            Severity.INCONCLUSIVE,
+            f"the posterior means of {int(still.sum())} of {len(still)} dimensions do not move; "
+            "whether these carry anything else was not measured: the KL does not split over "
+            "dimensions, and no decoder tells what it reads.",
+            advice="Hand in a decoder beside the encoder.",
+            verdict="inconclusive",
+            dimensions=tables.dimensions.index[still],
+        )
 
     def _judge(self, number: Number, role: Array, index: pd.Index) -> Finding:
         counts = {word: int((role == word).sum()) for word in ROLE_WORDS}
