@@ -99,7 +99,8 @@ def added(q: Family, p: Family) -> Tensor | None:
     log_own = torch.linalg.inv(root).square().sum(dim=1).log()
     moved = (precision @ (q.mean - p.mean)[:, :, None])[:, :, 0]
     spread = (precision @ root).square().sum(dim=2)
-    return 0.5 * (log_own - own.log() + (spread + moved**2) / own - 1.0)
+    found: Tensor = 0.5 * (log_own - own.log() + (spread + moved**2) / own - 1.0)
+    return found
 
 
 def _root(family: DiagonalGaussian | FullGaussian) -> Tensor:

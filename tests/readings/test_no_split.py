@@ -60,7 +60,7 @@ def decode(z: Tensor) -> Tensor:
 
 def samples() -> Tensor:
     g = torch.Generator().manual_seed(2)
-    z, noise = (torch.randn(800, k, generator=g, dtype=torch.float64) for k in (1, 32))
+    z, noise = (torch.randn(400, k, generator=g, dtype=torch.float64) for k in (1, 32))
     return z * GAIN + 0.1 * noise
 
 
