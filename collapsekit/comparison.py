@@ -25,6 +25,7 @@ from collapsekit.results import Audit, write_text
 BETTER, WORSE, SAME, DIFFERS = "better", "worse", "same within noise", "differs"
 UNRESOLVED, INCOMPARABLE = "cannot tell", "not comparable"
 
+# All four tables hold a headline's own name, whatever group of latents it is of.
 # Which way is up. A headline that is not named here (the rate, total correlation) only differs:
 # more of it is good for one purpose and bad for another.
 _UP = frozenset(
@@ -165,7 +166,7 @@ class Comparison:
         if headline not in audit.summary.index:
             return None
         number = audit.number(headline)
-        has_bracket = headline in _BRACKETS and math.isfinite(number.low)
+        has_bracket = own_name(headline) in _BRACKETS and math.isfinite(number.low)
         return number if number.known or has_bracket else None
 
     def pairs(self, name: str, column: str) -> pd.DataFrame | None:
@@ -208,24 +209,31 @@ class Comparison:
         first, other = self.number(self.reference, headline), self.number(name, headline)
         if first is None or other is None:
             return Change(math.nan, math.nan, math.nan, INCOMPARABLE)
+        own = own_name(headline)
         if first.unit != other.unit or (
-            headline in _OF_LIKELIHOOD
+            own in _OF_LIKELIHOOD
             and first.unit == "nats"
             and not _equal(self.audits[self.reference], self.audits[name], "likelihood")
         ):
             return Change(math.nan, math.nan, math.nan, INCOMPARABLE)
-        if headline in _BRACKETS:
-            return _bracketed(headline, first, other)
-        pairs = self.pairs(name, _PAIRED[headline]) if headline in _PAIRED else None
+        if own in _BRACKETS:
+            return _bracketed(own, first, other)
+        column = headline.removesuffix(own) + _PAIRED[own] if own in _PAIRED else None
+        pairs = self.pairs(name, column) if column else None
         if pairs is not None and len(pairs) > 1:
             difference = (pairs["other"] - pairs["first"]).to_numpy()
             value = float(difference.mean())
             half = _Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
             low, high = value - half, value + half
-            return Change(value, low, high, _word(headline, value, low, high), len(difference))
+            return Change(value, low, high, _word(own, value, low, high), len(difference))
         value = other.value - first.value
         low, high = _independent(first, other)
-        return Change(value, low, high, _word(headline, value, low, high))
+        return Change(value, low, high, _word(own, value, low, high))
+
+
+def own_name(headline: str) -> str:
+    """A headline without the group of latents that it is of: ``rate`` of ``top/rate``."""
+    return headline.rpartition("/")[2]
 
 
 def compare(audits: Mapping[str, Audit], *, force: bool = False) -> Comparison:

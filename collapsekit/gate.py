@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
 
-from collapsekit.comparison import INCOMPARABLE, UNRESOLVED, WORSE, Change, compare
+from collapsekit.comparison import INCOMPARABLE, UNRESOLVED, WORSE, Change, compare, own_name
 from collapsekit.errors import InputError
 from collapsekit.findings import Finding, Severity
 from collapsekit.number import Number
 from collapsekit.rendering import wording
 from collapsekit.results import Audit
 
-_FORM = re.compile(r"\s*([A-Za-z_]\w*)\s*(>=|<=|>|<)\s*(\S+)\s*")
+_FORM = re.compile(r"\s*([^<>=\s]+)\s*(>=|<=|>|<)\s*(\S+)\s*")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, bar: value >= bar,
     ">": lambda value, bar: value > bar,
@@ -115,8 +115,9 @@ class Check:
         """Hold the audit's headline against the threshold, by its interval.
 
         PASS where the whole interval passes, FAIL where no part of it does, INCONCLUSIVE where the
-        threshold lies within, whichever side the value is on, and where there is no value. A
-        headline without an interval is judged by its value.
+        threshold lies within, whichever side the value is on, and where there is no value. An end
+        that is missing is an interval without end on that side; a headline without an interval is
+        judged by its value.
 
         Raises
         ------
@@ -126,10 +127,10 @@ class Check:
         if self.headline not in audit.summary.index:
             return Judged(str(self), Outcome.INCONCLUSIVE, self._absent(audit))
         number = audit.number(self.headline)
-        bounded = math.isfinite(number.low) and math.isfinite(number.high)
-        # A bracket of two bounds may have no value between them and still decide.
-        ends = (number.low, number.high) if bounded else (number.value,)
-        if not all(map(math.isfinite, ends)):
+        known = [end for end in (number.low, number.high) if math.isfinite(end)]
+        # A bracket of two bounds, or one bound alone, may have no value and still decide.
+        ends = _ends(number) if known else (number.value,)
+        if not known and not number.known:
             return Judged(str(self), Outcome.INCONCLUSIVE, f"{self.headline} was not measured")
         passed = [_RELATIONS[self.relation](end, self.threshold) for end in ends]
         told = f"{_told(number)}, asked for {self.relation} {self.threshold:g}"
@@ -137,14 +138,20 @@ class Check:
             return Judged(str(self), Outcome.PASS, told)
         if not any(passed):
             return Judged(str(self), Outcome.FAIL, told)
-        return Judged(
-            str(self),
-            Outcome.INCONCLUSIVE,
-            f"{told}: its interval has the threshold inside; audit more samples",
-        )
+        why = "its interval has the threshold inside; audit more samples"
+        if len(known) == 1 and not self._between(number):
+            side = "upper" if math.isfinite(number.low) else "lower"
+            why = f"its interval has no {side} end, so it is not known"
+        return Judged(str(self), Outcome.INCONCLUSIVE, f"{told}: {why}")
+
+    def _between(self, number: Number) -> bool:
+        """Whether the threshold lies between the value and the end that is known."""
+        known = number.low if math.isfinite(number.low) else number.high
+        return min(known, number.value) <= self.threshold <= max(known, number.value)
 
     def _absent(self, audit: Audit) -> str:
-        if self.headline not in wording.HEADLINE:
+        group, _, own = self.headline.rpartition("/")
+        if own not in wording.HEADLINE or (group and group not in audit.groups):
             known = [*map(str, audit.summary.index)]
             near = difflib.get_close_matches(self.headline, known, n=1)
             raise InputError(
@@ -155,6 +162,9 @@ class Check:
             )
         reasons = "; ".join(f"{name}: {why}" for name, why in sorted(audit.skipped.items()))
         told = f"{self.headline} was not measured in this audit"
+        parts = [str(name) for name in audit.summary.index if own_name(str(name)) == self.headline]
+        if parts:
+            told += f" as a whole, but of its groups: {', '.join(parts)}"
         return wording.clean(f"{told} (skipped: {reasons})" if reasons else told, 400)
 
 
@@ -312,6 +322,12 @@ def _no_worse(then: Number, now: Number | None, change: Change, wider: float) ->
     if change.word == WORSE and _beyond(change, wider):
         return Judged(name, Outcome.FAIL, f"{told}: worse beyond noise")
     return Judged(name, Outcome.PASS, told)
+
+
+def _ends(number: Number) -> tuple[float, float]:
+    """The interval's ends; a missing one is at infinity."""
+    low, high = number.low, number.high
+    return low if math.isfinite(low) else -math.inf, high if math.isfinite(high) else math.inf
 
 
 def _beyond(change: Change, wider: float) -> bool:

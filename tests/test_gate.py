@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
+import collapsekit as ck
 from collapsekit import gate
 from collapsekit.errors import CollapseError, InputError
 from collapsekit.findings import Finding, Severity, fold
 from collapsekit.gate import Check, Outcome, against, rule
 from collapsekit.number import Number
+from collapsekit.probes import REGISTERED
 from collapsekit.results import Audit
 from collapsekit.tables import summary_table
 from tests import audits
@@ -50,6 +55,12 @@ def share(value: float, low: float, high: float) -> Audit:
         (">=0.8", NAN, NAN, NAN, UNSURE),
         (">=0.8", NAN, 0.85, 0.9, PASS),  # a bracket without a value
         (">=0.8", NAN, 0.7, 0.9, UNSURE),
+        ("<=0.8", 0.7, 0.6, NAN, UNSURE),  # no upper end: the truth may lie anywhere above
+        ("<=0.8", 0.9, 0.85, NAN, FAIL),
+        (">=0.8", 0.9, 0.85, NAN, PASS),
+        (">=0.8", 0.9, NAN, 0.95, UNSURE),  # no lower end
+        (">=0.8", 0.6, NAN, 0.7, FAIL),
+        (">=0.8", NAN, 0.85, NAN, PASS),  # a bound alone
     ],
 )
 def test_a_check_is_judged_by_its_interval(
@@ -81,6 +92,13 @@ def test_what_is_no_check_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"active_fraction>=0\.8") as caught:
         Check.parse(text)
     assert caught.value.got == text
+
+
+def test_an_open_interval_is_told() -> None:
+    judged = Check.parse("active_fraction<=0.8").judge(share(0.7, 0.6, NAN))
+    assert "its interval has no upper end" in judged.message
+    judged = Check.parse("active_fraction<=0.65").judge(share(0.7, 0.6, NAN))
+    assert "the threshold inside" in judged.message
 
 
 def test_a_typo_never_passes() -> None:
@@ -217,6 +235,65 @@ def test_the_ruling_says_what_its_noise_is() -> None:
     audit = audits.made_up(n=40, d=4, pictures="none")
     assert gate.ONE_RUN in rule(audit, baseline=audit).notes
     assert rule(audit).notes == ()
+
+
+# -- groups of latents ---------------------------------------------------------------------------
+
+
+class Hierarchy:
+    """Two groups whose codes say `mean` x, in noise of width `scale`; (0, 1) says nothing."""
+
+    def __init__(self, mean: float, scale: float) -> None:
+        self.mean, self.scale = mean, scale
+
+    def encode(self, x: Tensor, draw: Any) -> None:
+        one = torch.ones_like(x)
+        for name in ("top", "low"):
+            draw(name, (self.mean * x, self.scale * one), (0 * one, one))
+
+    def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+        one = torch.ones(n, 2, dtype=torch.float64)
+        top, low = (draw(name, (0 * one, one)) for name in ("top", "low"))
+        return (top + low) / 2
+
+
+@pytest.fixture(scope="module")
+def groups() -> dict[str, Audit]:
+    x = np.random.default_rng(0).normal(size=(500, 2))
+    kept = [p for p in REGISTERED if p.name in GROUP_PROBES]
+    models = {"used": Hierarchy(0.95, 0.3), "idle": Hierarchy(0.0, 1.0)}
+    return {name: ck.audit(model, x, probes=kept) for name, model in models.items()}
+
+
+GROUP_PROBES = ("kl", "active_units", "mutual_information", "local_collapse")
+
+
+def test_a_group_that_got_worse_fails_the_baseline(groups: dict[str, Audit]) -> None:
+    idle, used = groups["idle"], groups["used"]
+    outcomes = judged(idle, used)
+    for group in ("top", "low"):
+        for name in ("active_units", "mutual_information", "locally_collapsed_fraction"):
+            assert outcomes[f"{group}/{name}"] is FAIL, (group, name)
+        assert outcomes[f"{group}/rate"] is PASS  # neither good nor bad
+    assert FAIL not in judged(used, idle).values()
+    assert set(judged(used, used).values()) == {PASS}
+    changes = ck.compare({"a": used, "b": idle}).changes
+    assert changes["top/rate", "b"].pairs == changes["low/reidentification", "b"].pairs == 500
+    information = changes["top/mutual_information", "b"]  # a bracket, not an interval
+    first, other = (audit.number("top/mutual_information") for audit in (used, idle))
+    assert information.low == other.low - first.high
+
+
+def test_a_check_may_be_of_a_group(groups: dict[str, Audit]) -> None:
+    for audit, outcome in zip(groups.values(), (PASS, FAIL), strict=True):
+        assert Check.parse("top/active_fraction >= 0.8").judge(audit).outcome is outcome
+    with pytest.raises(InputError, match="did you mean top/active_fraction"):
+        Check.parse("tpo/active_fraction>=0.8").judge(groups["used"])
+    missing = Check.parse("top/swap_gap>=0.1").judge(groups["used"])
+    assert missing.outcome is UNSURE
+    whole = Check.parse("active_fraction>=0.8").judge(groups["used"])
+    assert whole.outcome is UNSURE
+    assert "top/active_fraction, low/active_fraction" in whole.message
 
 
 # -- in a test suite -----------------------------------------------------------------------------
