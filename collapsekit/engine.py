@@ -162,7 +162,14 @@ def audit(
         )
 
     if is_grouped(adapter):
-        doors = _group_doors(adapter, samples, parameterisation, likelihood, seed)
+        if prior is not None:
+            raise InputError(
+                "a hierarchical model has priors of its own",
+                got=f"prior={type(prior).__name__}",
+                expected="the prior that each group passes to draw",
+                remedy="leave prior= out; change what encode and generate hand to draw",
+            )
+        doors = _group_doors(adapter, samples, parameterisation, likelihood, beta, seed)
         folders = [
             None if checkpoint is None else os.path.join(checkpoint, f"group-{place}")
             for place in range(len(doors))
@@ -177,7 +184,12 @@ def audit(
 
 
 def _group_doors(
-    adapter: Any, samples: Samples, parameterisation: str, likelihood: Any, seed: int
+    adapter: Any,
+    samples: Samples,
+    parameterisation: str,
+    likelihood: Any,
+    beta: float | None,
+    seed: int,
 ) -> dict[str, GroupDoor]:
     """A door for each group of a hierarchical model, from the top down."""
     first = next((part for part in samples.batches(2) if len(part.index)), None)
@@ -187,7 +199,13 @@ def _group_doors(
         names = names_of(adapter, first.x, parameterisation)
     return {
         name: GroupDoor(
-            adapter, parameterisation, None, likelihood, group=name, names=names, seed=seed
+            adapter,
+            parameterisation,
+            likelihood=likelihood,
+            beta=beta,
+            group=name,
+            names=names,
+            seed=seed,
         )
         for name in names
     }

@@ -448,6 +448,7 @@ def _maker(door: Door) -> Callable[[Any], Door]:
             GroupDoor,
             parameterisation=door.parameterisation,
             likelihood=door.likelihood,
+            beta=door.beta,
             group=door.group,
             names=door.names,
             seed=door.seed,

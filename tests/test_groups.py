@@ -269,6 +269,18 @@ def test_a_torch_module_of_two_groups() -> None:
     assert audit.number("bottom/rate").low > 3 * scale
 
 
+def test_beta_reaches_the_groups_and_a_prior_of_ones_own_is_refused() -> None:
+    model = Ladder()
+    x = model.sample(200)
+    kept = [p for p in REGISTERED if p.name in ("kl", "principal_variances")]
+    for beta, variance in ((None, 0.25), (0.01, 0.0025)):  # beta scale^2, scale 0.5
+        told = ck.audit(model, x, beta=beta, probes=kept)
+        for group in ("z1", "z2"):
+            assert told.number(f"{group}/decoder_variance").value == pytest.approx(variance)
+    with pytest.raises(ck.InputError, match="a hierarchical model has priors of its own"):
+        ck.audit(model, x, prior=(0.0, 7.0))
+
+
 def test_models_that_are_not_consistent_are_told() -> None:
     class Different(Ladder):
         def generate(self, draw: Any, n: int, context: Any) -> Tensor:
