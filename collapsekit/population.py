@@ -374,19 +374,32 @@ class Population:
     def value_range(self) -> tuple[Tensor, Tensor]:
         """The data's range, 0.5 % to 99.5 % quantiles over the first 1,000 rows.
 
-        One range for images [C, H, W], whose values share a scale and may not vary at all in some
-        pixels; one a feature for vectors [P], whose features need not.
+        One range for images, whose values share a scale and may not vary at all in some pixels; one
+        a feature for anything else: features of a vector or of a series need share none.
         """
-        head = self.head(1000)
-        values = head.targets.to(torch.float64)
-        one = self.door.target(head.inputs(np.arange(1)))
-        if one.ndim > 2:
+        values, images = self.head(1000).targets.to(torch.float64), self.images
+        if images:
             sample = values.flatten()
             # torch.quantile sorts at most 2^24 values; every so many is enough for a range.
             values = sample[:: max(1, sample.numel() // 1_000_000)][:, None]
         ends = torch.tensor([0.005, 0.995], dtype=torch.float64, device=values.device)
         low, high = torch.quantile(values, ends, dim=0)
-        return (low[0], high[0]) if one.ndim > 2 else (low, high)
+        return (low[0], high[0]) if images else (low, high)
+
+    @property
+    @product
+    def images(self) -> bool:
+        """Whether the data are images: one scale for all values, and changes too small to see.
+
+        [C, H, W] is one. [H, W] may as well be a series of features [T, F]: it is one where both
+        sides are at least 4 and the first 1,000 rows lie in [0, 1].
+        """
+        head = self.head(1000)
+        shape = self.door.target(head.inputs(np.arange(1))).shape[1:]
+        if len(shape) != 2 or min(shape) < 4:
+            return len(shape) > 2
+        low, high = torch.aminmax(head.targets)
+        return float(low) >= 0 and float(high) <= 1
 
     @cached_property
     def partner(self) -> Tensor:

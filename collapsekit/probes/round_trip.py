@@ -42,7 +42,8 @@ HIDDEN = Code(
     "trained beside it reads back: the clean round trip is good and nothing was gained. Rounding "
     "the output to 8 bits, or adding a little noise, destroys such a code and leaves an honest "
     "one.",
-    formula="images only: the mean over dimensions of the clean r2 exceeds that of the robust r2 "
+    formula="images only ([C, H, W], or [H, W] with values in [0, 1]): the mean over dimensions "
+    "of the clean r2 exceeds that of the robust r2 "
     "(the lower of 8-bit rounding and noise with a tenth of the data's range, 0.5 % to 99.5 % "
     "quantiles) by more than 0.25, intervals included.",
     remedy="Do not detach the code in the latent reconstruction loss; add noise to the output "
@@ -86,7 +87,7 @@ class RoundTrip:
         if self.source == "population":
             states["rounded"] = _paired(obs, z, obs.z_recoded_rounded)
             states["noisy"] = _paired(obs, z, obs.z_recoded_noisy(self.noise))
-            states["image"] = Constant(obs.reconstruction.ndim > 2)
+            states["image"] = Constant(obs.population.images)
         return states
 
     def conclude(self, state: States) -> Result:
