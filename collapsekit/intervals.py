@@ -93,16 +93,21 @@ def jackknife_number(
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
 
 
-def share_number(name: str, count: int, n: int, note: str = "", alike: float = 1.0) -> Number:
+def share_number(
+    name: str, count: int, n: int, note: str = "", alike: float = 1.0, perhaps: int = 0
+) -> Number:
     """A share with its Wilson 95 % interval (Wilson 1927).
 
     `alike` is how many samples share one outcome at most, as the two ends of a pair do: the
-    interval is that of n / alike independent ones.
+    interval is that of n / alike independent ones. `perhaps` more may belong to the count: the
+    upper end is that of all of them.
     """
     told = "95 % interval, Wilson" + (f"; {note}" if note else "")
     if n == 0:
         return Number(name, math.nan, math.nan, math.nan, "share", 0, told)
     low, high = wilson(count / alike, n / alike)
+    if perhaps:
+        high = wilson((count + perhaps) / alike, n / alike)[1]
     return Number(name, count / n, low, high, "share", n, told)
 
 

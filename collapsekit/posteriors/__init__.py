@@ -10,7 +10,7 @@ from __future__ import annotations
 from collapsekit.posteriors.base import Family, Posterior
 from collapsekit.posteriors.density import Density
 from collapsekit.posteriors.discrete import Categorical
-from collapsekit.posteriors.divergence import Divergence, added, divergence
+from collapsekit.posteriors.divergence import Divergence, added, divergence, least_variance
 from collapsekit.posteriors.gaussian import DiagonalGaussian, FullGaussian, standard_normal
 from collapsekit.posteriors.mixture import GaussianMixture
 from collapsekit.posteriors.sphere import UniformSphere, VonMisesFisher
@@ -30,5 +30,6 @@ __all__ = [
     "VonMisesFisher",
     "added",
     "divergence",
+    "least_variance",
     "standard_normal",
 ]

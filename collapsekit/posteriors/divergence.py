@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from collapsekit.errors import ModelError
+from collapsekit.errors import ModelError, Unavailable
 from collapsekit.noise import Noise
 from collapsekit.posteriors.base import Family
 from collapsekit.posteriors.discrete import Categorical
 from collapsekit.posteriors.gaussian import DiagonalGaussian, FullGaussian
+from collapsekit.posteriors.mixture import GaussianMixture
 from collapsekit.posteriors.sphere import UniformSphere, VonMisesFisher
 from collapsekit.posteriors.torch_rows import TorchRows, product
 
@@ -43,7 +44,10 @@ def divergence(q: Family, p: Family, noise: Noise, draws: int = DRAWS) -> Diverg
     """KL of each row of q from p (a row each, or one for all).
 
     Monte Carlo where nothing closed is known: the mean of ln q(z) - ln p(z) over z ~ q. Both
-    densities are taken at the same codes, so that the error vanishes where q = p.
+    densities are taken at the same codes, so that the error vanishes where q = p. Of Gaussians and
+    their mixtures only what sets the two apart from Gaussians g, h of their moments is left to the
+    draws: KL(g || h) + E[(ln q - ln g) - (ln p - ln h)], since E_q of ln g and of ln h rests on
+    moments alone.
 
     Raises
     ------
@@ -63,12 +67,19 @@ def divergence(q: Family, p: Family, noise: Noise, draws: int = DRAWS) -> Diverg
     total = _whole(q, p)
     if total is not None:
         return Divergence(total, total[:, None] if q.dims == 1 else None)
+    near = _near(q, p)
     found = []
     for at in range(draws):
         z, log_q = q.draw(replace(noise, stream=f"{noise.stream}/{at}"))
-        found.append(log_q - p.log_prob(z))
+        ratio = log_q - p.log_prob(z)
+        if near is not None:
+            g, h = near
+            ratio = ratio - (g.log_prob(z) - h.log_prob(z))
+        found.append(ratio)
     sample = torch.stack(found)
     mean = sample.mean(dim=0)
+    if near is not None:
+        mean = mean + _gaussian(*near)
     return Divergence(
         mean, mean[:, None] if q.dims == 1 else None, sample.std(dim=0) / math.sqrt(draws)
     )
@@ -86,9 +97,9 @@ def added(q: Family, p: Family) -> Tensor | None:
     if each is not None or not isinstance(q, DiagonalGaussian | FullGaussian):
         return each
     if not isinstance(p, DiagonalGaussian | FullGaussian):
-        p = DiagonalGaussian(p.mean, p.scale)
-        if not bool((torch.isfinite(p.mean) & torch.isfinite(p.scale) & (p.scale > 0)).all()):
+        if (near := _near(q, p)) is None:
             return None
+        p = near[1]
         if isinstance(q, DiagonalGaussian):
             return q.kl(p)
     root, inverse = (_root(family) for family in (q, p))
@@ -101,6 +112,53 @@ def added(q: Family, p: Family) -> Tensor | None:
     spread = (precision @ root).square().sum(dim=2)
     found: Tensor = 0.5 * (log_own - own.log() + (spread + moved**2) / own - 1.0)
     return found
+
+
+def least_variance(q: Family, p: Family) -> Tensor:
+    """Variance of each row's narrowest direction, in the prior's units: float64 [B].
+
+    The smallest eigenvalue of the covariance standardised by the prior's; over the dimensions
+    alone where both sides have no other directions.
+
+    Raises
+    ------
+    Unavailable
+        One side has no widths.
+    """
+    if not isinstance(q, FullGaussian | GaussianMixture) and not isinstance(p, FullGaussian):
+        return (q.scale / p.scale).square().amin(dim=1)
+    if isinstance(q, GaussianMixture):
+        weights = q.log_weights.exp()[:, :, None]
+        root = (weights.sqrt() * (q.means - q.mean[:, None])).mT
+        inside = torch.diag_embed((weights * q.scales.square()).sum(dim=1))
+        covariance = root @ root.mT + inside
+    else:
+        assert isinstance(q, DiagonalGaussian | FullGaussian)
+        covariance = _root(q) @ _root(q).mT
+    if isinstance(p, FullGaussian):
+        half = torch.linalg.solve_triangular(p.cholesky, covariance, upper=False)
+        covariance = torch.linalg.solve_triangular(p.cholesky, half.mT, upper=False)
+    else:
+        covariance = covariance / (p.scale[:, :, None] * p.scale[:, None, :])
+    found: Tensor = torch.linalg.eigvalsh(covariance)[:, 0]
+    return found
+
+
+def _near(q: Family, p: Family) -> tuple[DiagonalGaussian | FullGaussian, DiagonalGaussian] | None:
+    """Gaussians of the two sides' moments, as control variates; None without such moments.
+
+    Of Gaussian tails alone: the squares in a Gaussian's log-density may have no variance under
+    others.
+    """
+    if not isinstance(q, DiagonalGaussian | FullGaussian | GaussianMixture):
+        return None
+    try:
+        h = DiagonalGaussian(p.mean, p.scale)
+    except Unavailable:
+        return None
+    if not bool((h.mean.isfinite() & h.scale.isfinite() & (h.scale > 0)).all()):
+        return None
+    return q if isinstance(q, FullGaussian) else DiagonalGaussian(q.mean, q.scale), h
 
 
 def _root(family: DiagonalGaussian | FullGaussian) -> Tensor:
@@ -154,8 +212,8 @@ def _of_torch(q: Distribution | None, p: Distribution | None) -> Tensor | None:
 
 def _gaussian(q: DiagonalGaussian | FullGaussian, p: DiagonalGaussian | FullGaussian) -> Tensor:
     """0.5 (tr(P^-1 Q) + |P^-1/2 (m - n)|^2 - D + ln det P - ln det Q), through Cholesky factors."""
-    if isinstance(p, DiagonalGaussian) and isinstance(q, FullGaussian):
-        root = q.cholesky / p.scale[:, :, None]
+    if isinstance(p, DiagonalGaussian):
+        root = _root(q) / p.scale[:, :, None]
         gap = (q.mean - p.mean) / p.scale
     else:
         assert isinstance(p, FullGaussian)

@@ -15,7 +15,7 @@ from collapsekit.findings import KEPT_INDICES, Code, Evidence, Severity
 from collapsekit.intervals import share_number, wilson_arrays
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
-from collapsekit.posteriors import Categorical, Family
+from collapsekit.posteriors import Categorical, Family, least_variance
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Constant, Counts, Rows, Top, to_numpy
@@ -27,14 +27,16 @@ LOCAL = Code(
     "posterior is the prior though elsewhere it is not. A sample is locally collapsed when its "
     "whole code carries less than one nat. A small or a weak code that works can carry that little "
     "too; its widths then are alike for every sample. So the verdict counts those samples alone "
-    "whose posterior is wide in every dimension, and asks for others that are narrow somewhere.",
+    "whose posterior is wide in every direction, and asks for others that are narrow somewhere.",
     formula="locally_collapsed[i] = (sum_j KL_ij < 1 nat, or a tenth of the entropy of a discrete "
     "prior where that is less), with a Wilson interval on its share; the curve shows the share "
     "below every threshold from 0.01 to 10 nats. Verdict, where posteriors have widths, by lower "
-    "Wilson limits: total if 95 % are locally collapsed with sigma_ij^2 > 0.9 of the prior's in "
-    "every dimension; local if 5 % are with sigma_ij^2 > 0.5 in every dimension and 5 % of all "
-    "samples are narrower than that in some; no word where only the first of these two holds: the "
-    "code is weak for every sample alike.",
+    "Wilson limits: total if 95 % are locally collapsed with a variance > 0.9 of the prior's in "
+    "every direction (the smallest eigenvalue of the covariance in the prior's units); local if "
+    "5 % are with a variance > 0.5 in every direction and 5 % of all samples are narrower than "
+    "that in some; no word where only the first of these two holds: the code is weak for every "
+    "sample alike. A KL from draws counts where it is below the bar by two of its own standard "
+    "errors; those within two of the bar are told, and in the interval's upper end.",
     remedy="Look at who they are (labels, gallery). Latent reconstruction empties this count "
     "reliably; KL annealing and longer training often do too.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; the 1 nat bar is collapsekit's",
@@ -51,7 +53,8 @@ class LocalCollapse:
     bar: float = 1.0  # nats in a sample's whole code; for discrete codes at most
     entropy_share: float = 0.1  # of the prior's entropy
     epsilon: float = 0.01  # nats in one dimension
-    wide: float = 0.5  # prior variances, in every dimension, for the verdict to count a sample
+    sure: float = 2.0  # standard errors of a sample's KL from draws, by which it is below a bar
+    wide: float = 0.5  # prior variances, in every direction, for the verdict to count a sample
     at_prior: float = 0.9  # the same for total collapse: weak codes that work are narrower
     local_share: float = 0.05
     total_share: float = 0.95
@@ -64,11 +67,14 @@ class LocalCollapse:
     def observe(self, obs: Observation) -> States:
         """What each sample's code carries."""
         bar, told = self._bars(obs.prior)
-        collapsed = obs.kl_total < bar
+        error = obs.divergence.error
+        slack = 0.0 if error is None else self.sure * error
+        collapsed = obs.kl_total + slack < bar
+        perhaps = to_numpy((obs.kl_total - slack < bar) & ~collapsed)
         columns = {"locally_collapsed": collapsed}
         each = obs.divergence.each
         if each is None:  # one whole: it matches the prior or it does not
-            columns["prior_matched"] = obs.kl_total < self.epsilon
+            columns["prior_matched"] = obs.kl_total + slack < self.epsilon
         else:
             active = (each >= self.epsilon).sum(dim=1)
             share = active.to(torch.float64) / obs.posterior.dims
@@ -78,12 +84,13 @@ class LocalCollapse:
         total, index = to_numpy(obs.kl_total), to_numpy(obs.index)
         flags = to_numpy(collapsed)
         width = self._narrowest(obs)
-        wide, at_prior, narrow = (
-            (flags & (width > self.wide), flags & (width > self.at_prior), width <= self.wide)
-            if width is not None  # a discrete code, say: its KL alone has to tell
-            else (flags, flags, ~flags)
-        )
-        counted = [len(total), *(int(part.sum()) for part in (flags, wide, at_prior, narrow))]
+        narrow = ~(flags | perhaps)  # a discrete code, say: its KL alone has to tell
+        if width is not None:
+            narrow = width <= self.wide
+        parts = [narrow]
+        for who in (flags, perhaps):
+            parts += [who, who, who] if width is None else self._wide(who, width)
+        counted = [len(total), *(int(part.sum()) for part in parts)]
         # Counts and the first few, not the rows: they do not grow with the data.
         passed = np.searchsorted(THRESHOLDS, total, side="right")
         return {
@@ -95,11 +102,14 @@ class LocalCollapse:
         }
 
     def _narrowest(self, obs: Observation) -> Array | None:
-        """Variance of each row's narrowest dimension, in the prior's; None without widths."""
+        """Variance of each row's narrowest direction, in the prior's; None without widths."""
         try:
-            return to_numpy(obs.standard_width.square().amin(dim=1))
+            return to_numpy(least_variance(obs.posterior, obs.prior))
         except Unavailable:
             return None
+
+    def _wide(self, who: Array, width: Array) -> list[Array]:
+        return [who, who & (width > self.wide), who & (width > self.at_prior)]
 
     def _bars(self, prior: Family) -> tuple[Tensor | float, float]:
         """Each row's bar, and the one to tell: discrete codes cannot hold a nat of slack."""
@@ -123,21 +133,27 @@ class LocalCollapse:
     def conclude(self, state: States) -> Result:
         """The share of locally collapsed samples and its curve over thresholds."""
         bar = state["bar"].value
-        n, count, wide, prior, narrow = (int(value) for value in state["counts"].values)
-        share = share_number(
-            "locally_collapsed_fraction", count, n, f"KL of a sample below {bar:.3g} nat"
-        )
+        n, narrow, *rest = (int(value) for value in state["counts"].values)
+        (count, wide, prior), (perhaps, more_wide, more_prior) = rest[:3], rest[3:]
+        note = f"KL of a sample below {bar:.3g} nat"
+        if perhaps:
+            note += f"; {perhaps / n:.1%} are within their draws' error of it: in the upper end"
+        share = share_number("locally_collapsed_fraction", count, n, note, perhaps=perhaps)
         judged = share_number(
             "wide_fraction",
             wide,
             n,
-            f"of those, sigma^2 above {self.wide:g} of the prior's in every dimension",
+            f"of those, sigma^2 above {self.wide:g} of the prior's in every direction",
+            perhaps=more_wide,
         )
         told = f"{count:,} of {n:,} samples carry less than {bar:.3g} nat"
         limits = f"{share.value:.1%}; 95 % interval {share.low:.1%} to {share.high:.1%}"
+        if perhaps:
+            limits += f", with {perhaps / n:.1%} that the draws do not settle"
         if judged.value < share.value:
-            limits += f"; {judged.value:.1%} of all are wide in every dimension"
-        severity, verdict = self._judge(judged, *(share_number("", k, n) for k in (prior, narrow)))
+            limits += f"; {judged.value:.1%} of all are wide in every direction"
+        at_prior = share_number("", prior, n, perhaps=more_prior)
+        severity, verdict = self._judge(judged, at_prior, share_number("", narrow, n))
         if verdict is None:
             limits += "; the code is weak for every sample alike, and equals the prior for few"
         finding = LOCAL.finding(
