@@ -295,6 +295,9 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
     found = [*_troubles(task), *tables.findings]
     if task.count < troubles.FEWEST:
         found = [*troubles.undecided(found), troubles.few(task.count)]
+    decoded = any(name.endswith(": decode") for name in task.total.passes)
+    if task.silent and not decoded:
+        found.append(troubles.silent(task.silent, fold(found).name))
     findings = tuple(sorted(found, key=lambda f: (-f.severity, f.code)))
     assert task.population is not None
     samples: pd.DataFrame | SampleTable = tables.samples

@@ -156,10 +156,15 @@ def _prior_text(door: Door) -> str:
     if not door.one_prior:
         return "given: a prior for each sample, by its condition"
     prior = door.prior_row
-    if door.prior is not None:
-        return "given, not used" if prior is None else f"given: {prior.describe()}"
-    gaussian = prior is None or isinstance(prior, DiagonalGaussian)
-    return "N(0, I)" if prior is None or gaussian else f"assumed: {prior.describe()}"
+    if prior is None:
+        return "not used" if door.prior is None else "given, not used"
+    given = "assumed" if door.prior is None else "given"
+    if isinstance(prior, DiagonalGaussian):
+        if bool((prior.mean == 0).all()) and bool((prior.scale == 1).all()):
+            return "N(0, I)"
+        # N(0, I) alone is assumed where nothing is said: another Gaussian is the model's own.
+        given = "the model's" if door.prior is None else "given"
+    return f"{given}: {prior.describe()}"
 
 
 _SHOWN = 4096  # dimensions whose prior is written out

@@ -44,6 +44,8 @@ class Rehearsed:
     findings : list of Finding
     asked : tuple of Place
         Products of the population that probes asked for.
+    silent : str
+        The error that the decoder raised, where it did.
     """
 
     x: Inputs
@@ -51,6 +53,7 @@ class Rehearsed:
     skipped: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     asked: tuple[Place, ...] = ()
+    silent: str = ""
 
 
 def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Batch]) -> Rehearsed:
@@ -67,7 +70,8 @@ def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Bat
     rows = np.repeat(np.flatnonzero(to_numpy(encoded.good))[:1], 2)
     x, index = take_rows(x, rows), np.arange(2)
     posterior = encoded.posterior.take(torch.as_tensor(rows))
-    findings += _random_decoder(door, x, posterior)
+    silent = _decoder_error(door, x, posterior)
+    findings += [] if silent else _random_decoder(door, x, posterior)
     subset = KeyedSubset(seed, 2, index, posterior, x)
     crowd = subset.build(door, len(rows), None, posterior.device, apart=True)
     observations = {
@@ -86,7 +90,7 @@ def rehearse(door: Door, probes: Sequence[Probe], seed: int, heads: Iterable[Bat
         except Exception as error:
             skipped[probe.name] = f"{type(error).__name__}: {brief(error)}"
     door.passes = Counter()
-    return Rehearsed(x, posterior, skipped, findings, tuple(crowd.asked()))
+    return Rehearsed(x, posterior, skipped, findings, tuple(crowd.asked()), silent)
 
 
 def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:
@@ -138,6 +142,17 @@ def _random(door: Door, x: Inputs, encoded: Encoded) -> list[Finding]:
     if encoded.posterior.same(again.posterior):
         return []
     return [RANDOM.finding(Severity.WARN, "two calls of the encoder on the same samples differ.")]
+
+
+def _decoder_error(door: Door, x: Inputs, posterior: Family) -> str:
+    """What a decoder that is there raises, other than what is known to be unavailable."""
+    try:
+        door.decode(posterior.mean, door.context(x), "rehearsal")
+    except CollapsekitError:  # told, or raised, by the probes that meet it
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {brief(error)}"
+    return ""
 
 
 def _random_decoder(door: Door, x: Inputs, posterior: Family) -> list[Finding]:

@@ -103,6 +103,7 @@ class Task:
     started: float = field(default_factory=time.time)
     size: int = 0  # samples in a batch
     device: str = ""
+    silent: str = ""  # what the decoder raised in the rehearsal
 
     def run(self) -> None:
         """The three streams.
@@ -138,6 +139,7 @@ class Task:
         known = rehearse(self.door, self.probes, self.plan.seed, heads)
         self.findings += known.findings
         self.skipped |= known.skipped
+        self.silent = known.silent
         self.size, self.device = size, str(known.posterior.device)
         work = self._work(known)
         rows = shard_rows(size, self.samples.size, self.plan.shards)

@@ -61,6 +61,17 @@ RANDOM_DECODER = Code(
     remedy="Put the model in evaluation mode, and let decode return the mean of p(x | z).",
     source="collapsekit",
 )
+SILENT = Code(
+    id="CK018",
+    title="The decoder failed on every call",
+    meaning="The model has a decoder, and it raised an error whenever it was called. Nothing that "
+    "needs an output was measured: whether the decoder reads the code is not known, and a verdict "
+    "rests on the encoder alone. Nothing is called healthy then.",
+    formula="decode raises in the rehearsal and not one call of it succeeds",
+    remedy="Call decode on a batch of codes by hand. Where it takes a condition, hand in data with "
+    "both parts; where it is fed the input itself, give the model log_likelihood(x, z).",
+    source="collapsekit",
+)
 BATCHWISE = Code(
     id="CK008",
     title="The encoder depends on the batch",
@@ -148,6 +159,7 @@ CODES = (
     CONVERTED,
     RANDOM,
     RANDOM_DECODER,
+    SILENT,
     BATCHWISE,
     FEW,
     SUBSET,
@@ -254,6 +266,16 @@ def broken(probes: Mapping[str, str]) -> list[Finding]:
         BROKEN.finding(Severity.WARN, f"the probe {name} broke off: {why}.")
         for name, why in probes.items()
     ]
+
+
+def silent(why: str, word: str) -> Finding:
+    """A decoder that failed on every call; `word` is the verdict without this finding."""
+    rest = "" if word in ("healthy", "inconclusive") else f"; {word} is said of the encoder alone"
+    return SILENT.finding(
+        Severity.WARN,
+        f"the decoder failed on every call ({why}){rest}.",
+        verdict=None if rest else "inconclusive",
+    )
 
 
 def converted(notes: Iterable[str]) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from collapsekit.adapters.evaluated import Evaluated, seeded
 from collapsekit.adapters.own_sampler import OwnSampler, sampler_name
 from collapsekit.adapters.reading import Reader, is_array
-from collapsekit.errors import InputError, ModelError
+from collapsekit.errors import InputError, ModelError, Unavailable
 from collapsekit.readers import as_tensor
 from collapsekit.samples import Inputs
 
@@ -170,11 +170,28 @@ class TorchModule:
     def _rejoined(self, output: Tensor, context: Any = None) -> Inputs:
         return output if context is None else (output, context)
 
+    def _ask_for_condition(self, name: str) -> NoReturn:
+        """The decoder cannot be called without a condition, and the data hold none."""
+        call = "the model's decoder takes more than a code, and the data hold no more"
+        got = f"decode({', '.join(self._decoder_takes[0])}) and data of one array"
+        if hasattr(self, "log_likelihood"):  # which measures the decoder without calling it
+            raise Unavailable(call, got=got, expected="a decoder of codes alone")
+        raise InputError(
+            call,
+            got=got,
+            expected="the input and its condition, row by row, or a decoder of codes alone",
+            remedy=f'a condition: data={{"x": inputs, "{name}": condition}}. A decoder that is fed '
+            "the input itself, word by word (teacher forcing): give the model log_likelihood(x, z)"
+            " in nats a sample and no decode, as examples/audit_text_vae.py does",
+        )
+
     # -- the decoder ---------------------------------------------------------------------------
 
     def _call_decode(self, z: Tensor, *context: Any) -> Any:
         assert self._decode is not None
-        takes = self._decoder_takes[0]
+        takes, required = self._decoder_takes
+        if required > 1 and not context:
+            self._ask_for_condition(takes[1])
         # One argument: only the encoder is conditional. None at all: it cannot be told (*args).
         given = context if len(takes) != 1 else ()
         answer = self._held.call(self._decode, self._held.moved(z), *given)

@@ -27,9 +27,12 @@ SWAP = Code(
     "the same noise; the partner is the next sample in hash order with the same condition. Nats "
     "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "
     "above 0 and at least 0.1 nat (or 5 % of the swapped error). Does not read it: the whole "
-    "interval lies below that; else it is not settled.",
-    remedy="If the gap is zero the decoder ignores the code: weaken the decoder (no skip around "
-    "the code, less teacher forcing), lower beta, or add the latent reconstruction loss.",
+    "interval lies below that; else it is not settled. Contradictory: as far below 0 as it has to "
+    "be above, since no decoder that learnt from these codes does worse with the right one.",
+    remedy="If the gap is far below zero, look for an encoder and a decoder of two checkpoints, a "
+    "swapped sign or order of the code, or data prepared otherwise. If the gap is zero the decoder "
+    "ignores the code: weaken the decoder (no skip around the code, less teacher forcing), lower "
+    "beta, or add the latent reconstruction loss.",
     source="collapsekit",
 )
 
@@ -73,14 +76,21 @@ class SwapGap:
         nats = unit == "nats"
         bar = self.least_nats if nats else self.least_share * float(moments.mean[1])
         cost = f"another sample's code costs {gap.digits()} {unit}{gap.interval()}"
+        word = None
         if gap.value >= bar and gap.value > self.sigmas * float(found.error):
             severity, message = Severity.OK, f"{cost}: the decoder reads the code."
+        elif gap.value <= -bar and gap.value < -self.sigmas * float(found.error):
+            severity, word = Severity.FAIL, "contradictory"
+            message = (
+                f"{cost}: the own code reconstructs worse than another's. Encoder and decoder do "
+                "not belong together, or the data are not what they learnt from."
+            )
         elif gap.high < bar:
             severity, message = Severity.WARN, f"{cost}: the decoder does not read the code."
         else:
             severity = Severity.INCONCLUSIVE
             message = f"{cost}: {n:,} samples do not settle whether the decoder reads the code."
-        finding = SWAP.finding(severity, message, evidence=[Evidence(gap, bar, ">=")])
+        finding = SWAP.finding(severity, message, evidence=[Evidence(gap, bar, ">=")], verdict=word)
         return Result(numbers=(gap,), samples=state["rows"].frame(), findings=(finding,))
 
 

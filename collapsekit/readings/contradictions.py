@@ -22,13 +22,18 @@ CONTRADICTION = Code(
     "log-variance used as a scale, a KL computed from another width). Codes drawn from the "
     "declared posterior cannot show this: whatever they do to a likelihood is bounded by their KL "
     "and the decoder's sharpness. An encoder that merely lags behind a sharp decoder is no "
-    "contradiction: its means give nothing back.",
+    "contradiction: its means give nothing back. Nor can both sides be right when the encoder "
+    "tells samples apart and outputs move from sample to sample, yet not as the samples do: then "
+    "encoder and decoder come from two models, or the data are not what they learnt from.",
     formula="unused: rate < 0.1 nat, or no active unit and rate < 1 nat (interval included); given "
     "back: the lower end of told_by_mean_fraction is above 0.5 and above what an honest code of "
     "that rate R could reach in a linear model of Gaussian data, P(|1 - r c| > 2^1/2 (1 - r)), "
-    "r = 1 - e^-2R, c standard Cauchy: 0.27 at 0.1 nat, 0.5 at 0.16, 0.94 at 1.",
+    "r = 1 - e^-2R, c standard Cauchy: 0.27 at 0.1 nat, 0.5 at 0.16, 0.94 at 1. Or: rate above "
+    "1 nat and the upper end of reconstruction_slope below 0.2, 1 in a matching pair.",
     remedy="Check which width the model's own sampler uses, and declare that one "
-    "(parameterisation=...).",
+    "(parameterisation=...); check that encoder and decoder are of one checkpoint, take the code "
+    "in one order and sign, and that the data are prepared as in training; a decoder that draws "
+    "noise (CK017) is to return its mean.",
     source="collapsekit; r is the Gaussian rate-distortion function, Cover & Thomas 2006, "
     "section 10.3.2",
 )
@@ -41,6 +46,7 @@ class Contradictions:
     least: float = 0.1  # nats of rate below which the code counts as unused
     little: float = 1.0  # the same where no unit is active
     most: float = 0.5  # share of samples given back from their mean
+    slope: float = 0.2  # of samples on their outputs; 1 where encoder and decoder match
 
     name: ClassVar[str] = "contradictions"
     codes: ClassVar[tuple[Code, ...]] = (CONTRADICTION,)
@@ -72,6 +78,34 @@ class Contradictions:
                         f"of that rate gives at most {honest:.0%}.",
                         evidence=evidence,
                         verdict="contradictory",
+                    ),
+                )
+            )
+        slope = numbers.get("reconstruction_slope")
+        if slope is not None and rate.low > self.little and slope.high < self.slope:
+            return Result(
+                findings=(
+                    CONTRADICTION.finding(
+                        Severity.FAIL,
+                        f"the code costs {rate.digits()} nats and outputs move from sample to "
+                        "sample, but not as the samples do: their slope on the outputs is "
+                        f"{slope.digits()}{slope.interval()}, 1 where encoder and decoder belong "
+                        "together.",
+                        evidence=[Evidence(slope, self.slope, ">="), *evidence],
+                        verdict="contradictory",
+                    ),
+                )
+            )
+        gap = numbers.get("swap_gap")
+        if gap is not None and gap.high < 0:
+            return Result(
+                findings=(
+                    CONTRADICTION.finding(
+                        Severity.INCONCLUSIVE,
+                        "no contradiction is seen at the means, but the own code reconstructs no "
+                        f"better than another's (swap gap {gap.digits()} {gap.unit}"
+                        f"{gap.interval()}): see CK302.",
+                        evidence=evidence,
                     ),
                 )
             )

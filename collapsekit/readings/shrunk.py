@@ -64,8 +64,9 @@ class Shrunk:
             f"KL above {self.least:g} nat, information below it and below {self.most:.0%} of the "
             "KL; limits: both moved by 1.96 standard errors",
         )
+        judged = self._judge(number, found, table, len(tables.samples))
         columns = pd.DataFrame({"shrunk": found}, index=table.index)
-        return Result(dimensions=columns, findings=(self._judge(number, found, table),))
+        return Result(dimensions=columns, findings=(judged,))
 
     def _below(self, table: pd.DataFrame, shift: float) -> Array:
         def moved(name: str, by: float) -> Array:
@@ -77,18 +78,22 @@ class Shrunk:
         found: Array = (kl > self.least) & (information < np.minimum(self.least, self.most * kl))
         return found
 
-    def _judge(self, number: Number, found: Array, table: pd.DataFrame) -> Finding:
+    def _judge(self, number: Number, found: Array, table: pd.DataFrame, samples: int) -> Finding:
         many, some = number.low >= 1, number.value >= 1
         severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         if some and not many:
             severity, word = Severity.INCONCLUSIVE, "inconclusive"
         spent = float(table["kl"].to_numpy(dtype=np.float64)[found].sum())
+        told = f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and "
+        if many:
+            message = f"{told}tell nothing: they are narrow for every sample alike."
+        elif some:
+            message = f"{told}seem to tell nothing; {samples:,} samples do not settle it."
+        else:
+            message = "every KL is matched by information."
         return SHRUNK.finding(
             severity,
-            f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and "
-            f"{'tell' if many else 'seem to tell'} nothing: they are narrow for every sample alike."
-            if some
-            else "every KL is matched by information.",
+            message,
             evidence=[Evidence(number, 1, "<")],
             verdict=word,
             dimensions=table.index[found],

@@ -53,6 +53,7 @@ HEADLINE = {
     "reconstruction_error": "Reconstruction error",
     "swap_gap": "Swap gap",
     "told_by_mean_fraction": "Samples given back from their posterior mean",
+    "reconstruction_slope": "Slope of samples on their reconstructions",
     "collision_fraction": "Samples that share a code with an unrelated one",
     "lower_lipschitz": "Least movement of the code between neighbours, median",
     "lower_lipschitz_low": "Least movement of the code between neighbours, lowest 5 %",

@@ -142,6 +142,16 @@ def _deterministic(facts: Facts) -> str:
 def _contradictory(facts: Facts) -> str:
     if "CK409" in facts.audit.verdict.codes:
         return "The model does not draw from the posterior that it declares."
+    mismatched = {
+        f.evidence[0].number.name
+        for f in facts.findings()
+        if f.verdict == "contradictory" and f.evidence
+    }
+    gap = facts.number("swap_gap")
+    if "swap_gap" in mismatched and gap is not None and gap.value < 0:
+        return f"The {facts.noun}s’ own codes reconstruct worse than others’ do."
+    if "reconstruction_slope" in mismatched:
+        return f"Outputs move with the code, but not as the {facts.noun}s do."
     rate, active = facts.number("rate"), facts.number("active_units")
     given, swap = facts.number("told_by_mean_fraction"), facts.number("swap_gap")
     if (given is None and swap is None) or (rate is None and active is None):
@@ -153,8 +163,8 @@ def _contradictory(facts: Facts) -> str:
     if given is not None:
         share = quantity(given)
         return f"{unused}; the decoder gives {share} of the {facts.noun}s back from their means."
-    gap = f"swap gap {quantity(swap)}" if swap is not None else ""
-    return f"{unused}; the decoder says used ({gap})."
+    cost = f"swap gap {quantity(swap)}" if swap is not None else ""
+    return f"{unused}; the decoder says used ({cost})."
 
 
 def _inconclusive(facts: Facts) -> str:
