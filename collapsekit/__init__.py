@@ -6,7 +6,8 @@
 
 Imports point one way (a module imports only from its left; tests/test_layers.py asserts it):
 
-    errors <- number <- findings (and tables, sample_table) <- results, and errors <- logs <- engine
+    errors <- number <- findings (and tables, sample_table <- archive) <- results
+    errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods
     noise, samples <- streaming
     number, streaming <- intervals

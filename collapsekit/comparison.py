@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from collapsekit.archive import write_text
 from collapsekit.errors import InputError
 from collapsekit.number import Number
-from collapsekit.results import Audit, write_text
+from collapsekit.results import Audit
 
 BETTER, WORSE, SAME, DIFFERS = "better", "worse", "same within noise", "differs"
 UNRESOLVED, INCOMPARABLE = "cannot tell", "not comparable"

@@ -21,6 +21,7 @@ from collapsekit import readings as default_readings
 from collapsekit import troubles
 from collapsekit.adapter import session
 from collapsekit.adapters import as_adapter
+from collapsekit.archive import SUBSET
 from collapsekit.door import Door
 from collapsekit.errors import InputError, Unavailable
 from collapsekit.findings import Finding, Severity, fold
@@ -29,7 +30,7 @@ from collapsekit.joined import joined_groups
 from collapsekit.logs import event
 from collapsekit.probe import Probe, Reading, Tables
 from collapsekit.provenance import provenance, run_block
-from collapsekit.results import QUARANTINED, SUBSET, Audit, Result
+from collapsekit.results import QUARANTINED, Audit, Result
 from collapsekit.sample_table import SampleTable, as_field
 from collapsekit.samples import Samples, as_samples
 from collapsekit.shards import POLICIES, Lost, Policy, brief, told

@@ -135,7 +135,8 @@ VERDICTS = (
     "healthy",
 )
 
-_LEAD = {
+#: What the seven words are called on paper.
+STATE = {
     "contradictory": "The measures contradict each other",
     "total": "Total collapse",
     "local": "Local collapse",
@@ -193,7 +194,7 @@ def fold(findings: Sequence[Finding]) -> Verdict:
 
 
 def _sentence(word: str, deciding: Sequence[Finding], findings: Sequence[Finding]) -> str:
-    parts = [f"{_LEAD[word]}: {deciding[0].message}"]
+    parts = [f"{STATE[word]}: {deciding[0].message}"]
     parts += [_capital(f.message) for f in deciding[1:3]]
     if deciding[0].advice:
         parts.append(deciding[0].advice)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import math
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from collapsekit import archive as entries
+from collapsekit.archive import DAMAGE, SUBSET, dump_json, plain, write_text
 from collapsekit.errors import CollapseError, FileError, InputError
 from collapsekit.findings import Evidence, Finding, Severity, Verdict
 from collapsekit.number import Number
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from collapsekit.plotting import Plots
 
 SCHEMA = "collapsekit-audit/1"
-SAMPLES = "samples.parquet"
-#: The table that goes with per-sample rows in a file: those of the population.
-SUBSET = "sample_subset"
 #: The table of samples that were left out, with the reason.
 QUARANTINED = "quarantined"
 
@@ -262,17 +259,17 @@ class Audit:
 
     def _pack(self, file: Path | io.BytesIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            _put(archive, "audit.json", dump_json(self.head()).encode())
-            _put_samples(archive, held_samples(self))
-            _put(archive, "dimensions.parquet", _parquet(self.dimensions))
+            entries.put(archive, "audit.json", dump_json(self.head()).encode())
+            entries.put_samples(archive, held_samples(self))
+            entries.put(archive, "dimensions.parquet", entries.parquet(self.dimensions))
             for name, table in sorted(self.tables.items()):
-                _put(archive, f"tables/{name}.parquet", _parquet(table))
+                entries.put(archive, f"tables/{name}.parquet", entries.parquet(table))
             for name, array in sorted(self.arrays.items()):
-                _put(archive, f"arrays/{name}.npy", _npy(array))
+                entries.put(archive, f"arrays/{name}.npy", entries.npy(array))
             for place, audit in enumerate(self.groups.values()):  # names may be no file names
                 inner = io.BytesIO()
                 audit._pack(inner)
-                _put(archive, f"groups/{place}.audit", inner.getvalue())
+                entries.put(archive, f"groups/{place}.audit", inner.getvalue())
 
     def head(self) -> dict[str, Any]:
         """Everything that is not a table, as JSON-ready data."""
@@ -281,7 +278,7 @@ class Audit:
             "verdict": {**asdict(self.verdict), "severity": self.verdict.severity.word},
             "findings": [finding_data(f) for f in self.findings],
             "summary": [
-                {"name": name, **{key: _plain(row[key]) for key in self.summary.columns}}
+                {"name": name, **{key: plain(row[key]) for key in self.summary.columns}}
                 for name, row in self.summary.iterrows()
             ],
             "skipped": self.skipped,
@@ -310,8 +307,8 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
             # A pipe would be waited for.
             raise OSError("neither a file nor a link to one")
         with zipfile.ZipFile(path) as archive:
-            _refuse_bombs(name, archive.infolist())
-            head = json.loads(_read(archive, "audit.json"))
+            entries.refuse_bombs(name, archive.infolist())
+            head = json.loads(archive.read("audit.json"))
             if not isinstance(head, dict):
                 raise TypeError(f"its head is a {type(head).__name__}")
             for part in ("skipped", "settings", "provenance", "run"):
@@ -328,18 +325,18 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
             for entry in archive.namelist():
                 folder, _, rest = entry.partition("/")
                 if folder == "tables" and rest.endswith(".parquet"):
-                    tables[rest.removesuffix(".parquet")] = _frame(_read(archive, entry))
+                    tables[rest.removesuffix(".parquet")] = entries.frame(archive.read(entry))
                 elif folder == "arrays" and rest.endswith(".npy"):
                     arrays[rest.removesuffix(".npy")] = np.load(
-                        io.BytesIO(_read(archive, entry)), allow_pickle=False
+                        io.BytesIO(archive.read(entry)), allow_pickle=False
                     )
             numbers = [as_number(row) for row in head["summary"]]
             return Audit(
                 verdict=_verdict(head["verdict"]),
                 findings=tuple(_finding(f) for f in head["findings"]),
                 summary=summary_table(numbers),
-                samples=as_field(_samples(archive, path)),
-                dimensions=_frame(_read(archive, "dimensions.parquet")),
+                samples=as_field(entries.read_samples(archive, path)),
+                dimensions=entries.frame(archive.read("dimensions.parquet")),
                 tables=tables,
                 arrays=arrays,
                 skipped=head["skipped"],
@@ -347,7 +344,7 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
                 provenance=head["provenance"],
                 run=head["run"],
                 groups={
-                    str(name): load(io.BytesIO(_read(archive, f"groups/{place}.audit")))
+                    str(name): load(io.BytesIO(archive.read(f"groups/{place}.audit")))
                     for place, name in enumerate(head.get("groups", []))
                 },
             )
@@ -360,7 +357,7 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
             expected="a file that Audit.save wrote",
             remedy="check the path",
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FileError(
             f"{path} is not a readable audit",
             got=f"{type(error).__name__}: {error}",
@@ -374,36 +371,8 @@ def finding_data(finding: Finding) -> dict[str, Any]:
     data = asdict(finding)
     data["severity"] = finding.severity.word
     for evidence in data["evidence"]:
-        evidence["number"] = {k: _plain(v) for k, v in evidence["number"].items()}
+        evidence["number"] = {k: plain(v) for k, v in evidence["number"].items()}
     return data
-
-
-def dump_json(data: object) -> str:
-    """Strict JSON, stable order, NaN as null."""
-    return json.dumps(_clean(data), indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises
-    ------
-    FileError
-        It cannot be written.
-    """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FileError(
-            f"{target} could not be written",
-            got=f"{type(error).__name__}: {error.strerror}",
-            expected="a folder that exists, is writable and has room",
-            remedy="choose another path",
-        ) from error
 
 
 def _severity(word: str) -> Severity:
@@ -443,114 +412,7 @@ def _finding(data: dict[str, Any]) -> Finding:
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _clean(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {str(k): _clean(v) for k, v in data.items()}
-    if isinstance(data, list | tuple):
-        return [_clean(v) for v in data]
-    if isinstance(data, np.ndarray):
-        return _clean(data.tolist())
-    return _plain(data)
-
-
-def _put(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # A fixed date: two equal audits are equal files.
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.compress_type = zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED
-    archive.writestr(info, content)
-
-
-_LARGEST_ENTRY = 4 << 30
-_LARGEST_HEAD = 64 << 20
-_MOST_CELLS = 1 << 31  # of a table: repeated values take no room in a file, but do in memory
-# Whatever a file that is no whole audit can make zip, JSON, parquet and NumPy raise.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-    MemoryError,
-    OverflowError,
-    IndexError,
-    AssertionError,
-    EOFError,
-    NotImplementedError,
-    zlib.error,
-    zipfile.BadZipFile,
-)
-
-
-def _refuse_bombs(path: object, entries: list[zipfile.ZipInfo]) -> None:
-    """Only the head is ever compressed, so nothing else can grow while it is read."""
-    for entry in entries:
-        head = entry.filename == "audit.json"
-        most = _LARGEST_HEAD if head else _LARGEST_ENTRY
-        if entry.file_size > most or (entry.compress_type != zipfile.ZIP_STORED and not head):
-            raise FileError(
-                f"{path} holds an entry that no audit has",
-                got=f"{entry.filename[:80]!r}, {entry.file_size:,} bytes once unpacked, from "
-                f"{entry.compress_size:,}",
-                expected=f"at most {most:,} bytes" + ("" if head else ", not compressed"),
-                remedy="do not open this file; it was not written by Audit.save",
-            )
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    return archive.read(name)
-
-
-def _put_samples(archive: zipfile.ZipFile, samples: pd.DataFrame | SampleTable) -> None:
-    if not isinstance(samples, SampleTable):
-        _put(archive, SAMPLES, _parquet(samples))
-        return
-    info = zipfile.ZipInfo(SAMPLES, (1980, 1, 1, 0, 0, 0))
-    with archive.open(info, "w", force_zip64=True) as target:
-        samples.copy_to(target)
-
-
-def _samples(
-    archive: zipfile.ZipFile, path: str | os.PathLike[str] | io.BytesIO
-) -> pd.DataFrame | SampleTable:
-    if isinstance(path, io.BytesIO) or f"tables/{SUBSET}.parquet" not in archive.namelist():
-        return _frame(_read(archive, SAMPLES))
-    table = SampleTable(Path(path), SAMPLES)
-    len(table)  # a damaged file is told now, not when somebody asks for the column
-    return table
-
-
 def held_samples(audit: Audit) -> pd.DataFrame | SampleTable:
     """What an audit holds of its samples: the table itself, or where it lies."""
     held: pd.DataFrame | SampleTable = audit.__dict__["_samples"]
     return held
-
-
-def _parquet(table: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, engine="pyarrow", compression="zstd")
-    return buffer.getvalue()
-
-
-def _frame(content: bytes) -> pd.DataFrame:
-    from pyarrow.parquet import read_metadata
-
-    metadata = read_metadata(io.BytesIO(content))
-    if metadata.num_rows * max(metadata.num_columns, 1) > _MOST_CELLS:
-        raise ValueError(f"a table of {metadata.num_rows:,} rows")
-    # One thread: nothing of Arrow then outlives the call, whenever the interpreter ends.
-    return pd.read_parquet(io.BytesIO(content), engine="pyarrow", use_threads=False)
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

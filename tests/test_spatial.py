@@ -85,13 +85,14 @@ def test_a_latent_of_4_by_64_by_64_within_bounds() -> None:
     torch.set_num_threads(1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.process_time()
-    audit = ck.audit(Spatial(64), images(48, 64), population=48)
+    # 16 samples: what the streams of the prior cost is all there, and is most of the time.
+    audit = ck.audit(Spatial(64), images(16, 64), population=16)
     seconds = time.process_time() - begin
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert len(audit.dimensions) == 16_384
     assert list(audit.tables["channels"]["active_share"]) == [0.5, 1, 1, 0]
     assert audit.arrays["kl_by_position"].shape == (4, 64, 64)
     decodes = sum(n for k, n in audit.provenance["passes"].items() if k.endswith("decode"))
-    assert decodes < 30_000
+    assert decodes < 10_000
     print(f"{seconds:.0f} s CPU, {peak:.0f} MiB more, {decodes:,} decodes")
-    assert peak < 3_000
+    assert peak < 2_000

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
+from collapsekit.archive import dump_json
 from collapsekit.cli.gate import Status
 from collapsekit.findings import Severity
 from collapsekit.gate import Judged, Outcome, Ruling
 from collapsekit.rendering import junit, wording
 from collapsekit.rendering.markdown import escape
-from collapsekit.results import Audit, dump_json, finding_data
+from collapsekit.results import Audit, finding_data
 
 SCHEMA = "collapsekit-check/1"
 FORMATS = ("text", "md", "json", "junit")

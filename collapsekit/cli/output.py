@@ -9,9 +9,10 @@ from pathlib import Path
 
 import typer
 
+from collapsekit.archive import write_text
 from collapsekit.cli.gate import say
 from collapsekit.errors import InputError
-from collapsekit.results import Audit, write_text
+from collapsekit.results import Audit
 
 #: Format to the module of `collapsekit.rendering` that makes it.
 FORMATS = {"text": "text", "html": "page", "md": "markdown", "json": "data", "junit": "junit"}

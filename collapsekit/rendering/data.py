@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from collapsekit.results import Audit, dump_json
+from collapsekit.archive import dump_json
+from collapsekit.results import Audit
 
 
 def render(audit: Audit, *, rows: npt.NDArray[np.int64] | None = None) -> str:

@@ -11,23 +11,13 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from collapsekit.findings import STATE as STATE  # told here as well: the words of a report
 from collapsekit.findings import Severity
 from collapsekit.number import Number
 
 NBSP = "\u00a0"
 UNKNOWN = "–"
 MINUS = "−"
-
-#: What the seven verdict words are called on paper.
-STATE = {
-    "contradictory": "The measures contradict each other",
-    "total": "Total collapse",
-    "local": "Local collapse",
-    "near-deterministic": "Near-deterministic",
-    "partial": "Partial collapse",
-    "inconclusive": "Inconclusive",
-    "healthy": "Healthy",
-}
 
 #: Severities as a reader meets them.
 SEVERITY = {
