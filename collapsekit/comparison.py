@@ -20,7 +20,7 @@ import pandas as pd
 
 from collapsekit.archive import write_text
 from collapsekit.errors import InputError
-from collapsekit.number import Number
+from collapsekit.number import Z95, Number
 from collapsekit.results import Audit
 
 BETTER, WORSE, SAME, DIFFERS = "better", "worse", "same within noise", "differs"
@@ -75,7 +75,6 @@ _PAIRED = {
 _BRACKETS = frozenset({"mutual_information", "total_correlation"})
 # In nats only through the likelihood: another one is another unit.
 _OF_LIKELIHOOD = frozenset({"reconstruction_error", "swap_gap", "elbo", "model_information"})
-_Z95 = 1.959963984540054
 
 Floats = npt.NDArray[np.float64]
 
@@ -224,7 +223,7 @@ class Comparison:
         if pairs is not None and len(pairs) > 1:
             difference = (pairs["other"] - pairs["first"]).to_numpy()
             value = float(difference.mean())
-            half = _Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+            half = Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
             low, high = value - half, value + half
             return Change(value, low, high, _word(own, value, low, high), len(difference))
         value = other.value - first.value

@@ -18,7 +18,7 @@ from statistics import NormalDist
 from collapsekit.comparison import INCOMPARABLE, UNRESOLVED, WORSE, Change, compare, own_name
 from collapsekit.errors import InputError
 from collapsekit.findings import Finding, Severity
-from collapsekit.number import Number
+from collapsekit.number import Z95, Number
 from collapsekit.rendering import wording
 from collapsekit.results import Audit
 
@@ -30,7 +30,6 @@ _RELATIONS: dict[str, Callable[[float, float], bool]] = {
     "<": lambda value, bar: value < bar,
 }
 _BASELINE, _THIS = "the baseline", "this audit"
-_Z95 = 1.959963984540054
 #: Chance of failing, over all headlines together, when nothing got worse.
 FALSE_ALARM = 0.05
 ONE_RUN = (
@@ -296,7 +295,7 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
     }
     changes = {name: comparison.changes[name, _THIS] for name in known}
     compared = sum(change.word != INCOMPARABLE for change in changes.values())
-    wider = NormalDist().inv_cdf(1 - FALSE_ALARM / max(compared, 2)) / _Z95
+    wider = NormalDist().inv_cdf(1 - FALSE_ALARM / max(compared, 2)) / Z95
     judged = tuple(
         _no_worse(known[name], comparison.number(_THIS, name), change, max(wider, 1.0))
         for name, change in changes.items()

@@ -8,11 +8,9 @@ import numpy as np
 from scipy.stats import binom
 from scipy.stats import t as student
 
+from collapsekit.number import Z95 as Z95
 from collapsekit.number import Number
 from collapsekit.streaming import Array, Jackknife, Skewed
-
-#: Two-sided 95 % quantile of the standard normal.
-Z95 = 1.959963984540054
 
 
 def mean_number(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+#: Two-sided 95 % quantile of the standard normal.
+Z95 = 1.959963984540054
+
 
 @dataclass(frozen=True)
 class Number:
@@ -13,7 +16,7 @@ class Number:
     Parameters
     ----------
     name : str
-        The field's standard term, as METRICS of the documentation lists it.
+        The field's standard term; the glossary of the documentation lists all.
     value : float
         NaN where it could not be measured; a finding then says why.
     low, high : float

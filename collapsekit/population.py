@@ -488,7 +488,7 @@ class Population:
     @cached_property
     def parts(self) -> Parts:
         """What costly per-dimension probes set at once: the dimensions of `focus` one by one, or,
-        beyond 64 dimensions of a spatial latent, its channels (METRICS section 5)."""
+        beyond 64 dimensions of a spatial latent, its channels."""
         shape = self.door.latent_shape
         if self.posterior.dims > 64 and len(shape) > 1 and shape[0] <= 64:
             every = np.arange(self.posterior.dims).reshape(shape[0], -1)
@@ -502,7 +502,7 @@ class Population:
     @cached_property
     def focus(self) -> Array:
         """Dimensions that costly per-dimension probes measure: all up to 64, else the 32 of
-        highest and the 32 of lowest mean KL (METRICS section 5); by the variance of the means where
+        highest and the 32 of lowest mean KL; by the variance of the means where
         the KL does not split."""
         dims = self.posterior.dims
         if dims <= 64:

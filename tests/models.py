@@ -1,4 +1,4 @@
-"""Analytic VAEs: models and posteriors small enough to know the answer by hand (METRICS 7)."""
+"""Analytic VAEs: models and posteriors small enough to know the answer by hand."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ USAGE = Code(
     "not read that dimension, whatever the encoder writes there.",
     formula="decoder_usage[j] = E|D(z) - D(z with z_j redrawn)|^2 / E|D(z) - D(z')|^2: the "
     "total-effect Sobol index; 0 for every j where the output does not move at all. Read: at "
-    "least 1 % of the largest.",
+    "least 1 % of the largest. A share of the largest alone: the writes and reads table (CK601) "
+    "also counts what is written and told apart by 0.02 nats between outputs.",
     remedy="Dimensions that are written and not read waste rate; see the writes and reads table.",
     source="Jansen 1999; Saltelli et al. 2010 (total effect)",
 )
@@ -87,9 +88,11 @@ class DecoderUsage:
             return Result(dimensions=dimensions)
         number = self._count(usage, error, moved.n, len(focus), dims)
         of = f"{len(focus)}" if len(focus) == dims else f"{len(focus)} measured (of {dims})"
+        move = "moves" if number.value == 1 else "move"
         finding = USAGE.finding(
             Severity.OK if number.value >= 1 else Severity.WARN,
-            f"the decoder reads {int(number.value)} of {of} dimensions."
+            f"{int(number.value)} of {of} dimensions {move} the output by at least "
+            f"{self.share:.0%} of what the loudest does."
             if whole > 0
             else "the decoder's output does not move with the code at all.",
             evidence=[Evidence(number, 1, ">=")],

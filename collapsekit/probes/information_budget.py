@@ -221,7 +221,7 @@ def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> 
 def _overlap(
     rate: float, mismatched: Number, information: Number, saturated: bool, dims: int
 ) -> Number:
-    """Total correlation by difference, with information's bracket (METRICS section 4)."""
+    """TC = rate - sum_j KL(q^_j || p_j) - I, with the bracket of I (Chen et al. 2018, eq. 2)."""
     rest = rate - mismatched.value
     note = "rate - dimension-wise KL - information, with information's bracket"
     if dims == 1:

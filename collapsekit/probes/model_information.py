@@ -26,7 +26,9 @@ DECODER_VIEW = Code(
     meaning="The true posterior p(z | x) equals the prior exactly when the likelihood of x does "
     "not depend on z: that is collapse of the model, whatever the encoder does. If the encoder "
     "is at the prior while the decoder does depend on z, only the inference is collapsed, and "
-    "training the encoder more can repair it.",
+    "training the encoder more can repair it. KL(prior || posterior) is not the rate, KL(posterior "
+    "|| prior): where posteriors are narrow it is many times that. The encoder's own in this "
+    "direction is reverse_rate.",
     formula="model_information[i] = ln((1/K) sum_k e^l_ik) - (1/K) sum_k l_ik, l_ik = ln p(x_i | "
     "z_k), z_k from the prior: an estimate of KL(p(z) || p(z | x_i)) in nats, at least 0, and in "
     "expectation below it. One set of draws serves all samples where the likelihood scores every "
@@ -129,8 +131,8 @@ class ModelInformation:
         findings = [
             DECODER_VIEW.finding(
                 Severity.OK,
-                f"by its decoder alone a sample's true posterior is {number.digits()} nats{more} "
-                f"away from the prior{number.interval()}.",
+                "by the decoder alone KL(prior || true posterior) is "
+                f"{number.digits()} nats{more} a sample{number.interval()}.",
                 evidence=[Evidence(number), Evidence(encoder)],
             )
         ]

@@ -191,7 +191,7 @@ def bracket(
     Returns
     -------
     Number, bool
-        value = L clipped into the bracket; low and high as METRICS section 4 defines them.
+        value = L clipped into the bracket [max(0, L - 2 se), min(U + 2 se, rate + 2 se)].
     """
     lower, lower_error = float(moments.mean[0]), float(np.nan_to_num(moments.standard_error[0]))
     n = int(moments.n[0])

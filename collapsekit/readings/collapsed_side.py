@@ -68,9 +68,9 @@ class CollapsedSide:
                 findings=(
                     SIDE.finding(
                         Severity.WARN,
-                        f"only the inference is collapsed: the decoder uses the code (true "
-                        f"posteriors are at least {offered.digits()} nats from the prior), the "
-                        f"encoder follows it by {taken.digits()}.",
+                        f"only the inference is collapsed: the decoder uses the code "
+                        f"(KL(prior || true posterior) is at least {offered.digits()} nats), the "
+                        f"encoder follows it by {taken.digits()} in the same direction.",
                         evidence=evidence,
                         advice="Train the encoder more, several steps a decoder step.",
                     ),

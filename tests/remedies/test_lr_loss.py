@@ -46,7 +46,7 @@ class LinearVAE(nn.Module):
 
 
 def test_linear_gaussian_optimum_costs_the_sum_of_squared_posterior_variances() -> None:
-    # METRICS 7, P1: x = W z + noise with W'W = diag(w), w_j / s^2 = lam_j. At the optimum
+    # A linear model: x = W z + noise with W'W = diag(w), w_j / s^2 = lam_j. At the optimum
     # E_mu(D(z)) = (1 - v) z and posterior variance v = 1 / (1 + lam), aggregate N(0, I).
     v = 1.0 / (1.0 + 10.0 ** (2.0 - 5.0 * torch.arange(32, dtype=torch.float64) / 31.0))
     exact = 16.411728702

@@ -70,7 +70,7 @@ def _headline(facts: Facts) -> str:
         return f"Better posteriors under the same decoder would buy {quantity(gap)}{more}."
     model = facts.number("model_information")
     assert model is not None
-    return f"By the decoder alone, codes could be {quantity(model)} away from the prior."
+    return f"By the decoder alone, KL(prior ‖ true posterior) is {quantity(model)} a sample."
 
 
 def _text(facts: Facts) -> str:

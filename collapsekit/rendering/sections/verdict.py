@@ -428,8 +428,3 @@ def _strip(number: Number, judged: Judged | None, top: float | None) -> Strip | 
         elif judged.relation in ("<", "<="):
             good = (0.0, place(threshold))
     return Strip(place(low), place(high), None if threshold is None else place(threshold), good)
-
-
-def severity_word(severity: Severity) -> str:
-    """What a severity is called."""
-    return wording.SEVERITY[severity]
