@@ -12,6 +12,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     noise, samples <- streaming
     number, streaming <- intervals
     posteriors <- readers <- priors <- door
+    posteriors, streaming <- copies <- population
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
         <- probe (and results, intervals) <- probes (and pareto) <- readings <- engine <- monitors
         <- cli

@@ -433,7 +433,8 @@ def _troubles(task: Task) -> list[Finding]:
         *troubles.skipped(task.skipped),
         *troubles.recomputed(damaged),
     ]
-    size = task.population.size
+    size, distinct = task.population.size, task.population.distinct.size
+    found += troubles.copies(size, distinct, task.population.effective)
     gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")
     measured = count - lost.total - gone
     rows = {

@@ -238,18 +238,24 @@ class Observation:
     def information(self) -> tuple[Tensor, Tensor, Tensor]:
         """Per row: ln q_i - ln q^, the same without its own term, and its share: float64 [B] each.
 
+        The second leaves out the row's copies as well, and counts every other input once.
+
         From one draw; for small discrete codes the exact expectation over all of them.
         """
         exact = self.population.listed_information(self.rows)
         if exact is not None:
             return exact
-        k = self.population.size
+        k, distinct = self.population.size, self.population.distinct.size
         own, others = self.log_own, self.log_others
+        apart = others
+        if distinct < k:  # a copy of the row is the row itself, not one of the others
+            start, stop = int(self.rows[0]), int(self.rows[-1]) + 1
+            apart = self.population.log_others(start, stop, self.seed, True)
         everyone = torch.logaddexp(own, others)
         # Left-out densities may underflow to nothing: then the second is no bound, and says inf.
         return (
             own - everyone + math.log(k),
-            own - others + math.log(max(k - 1, 1)),
+            own - apart + math.log(max(distinct - 1, 1)),
             torch.exp(own - everyone),
         )
 

@@ -18,6 +18,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from collapsekit.copies import originals
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.kernels.marginals import log_marginals
@@ -95,7 +96,7 @@ class Population:
         self.kept: dict[Key, Any] = {}
         self._read, self._apart = read, apart
         self._heads: dict[int, Population] = {}
-        self._others: dict[tuple[int, int], Tensor] = {}
+        self._others: dict[tuple[int, int, bool], Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -133,6 +134,33 @@ class Population:
                 self._apart,
             )
         return self._heads[limit]
+
+    @property
+    @product
+    def originals(self) -> Array | None:
+        """For each row the first whose input is the same: int64 [k]; None without copies."""
+        try:
+            return None if self._read is None else originals(self.posterior, self._read)
+        except Exception:  # inputs that cannot be read again: what needs them tells so
+            return None
+
+    @cached_property
+    def distinct(self) -> Population:
+        """The rows without their copies; this population where there are none."""
+        if self.originals is None:
+            return self
+        rows = np.unique(self.originals)
+        posterior = self.posterior.take(torch.as_tensor(rows, device=self.posterior.device))
+        return Population(self.door, self.index[rows], posterior, None, self.total)
+
+    @property
+    def effective(self) -> float:
+        """Independent samples whose mean varies as that of the rows: k^2 / sum of m^2, the copies
+        of each distinct input (Kish)."""
+        if self.originals is None:
+            return float(self.size)
+        counts = np.unique(self.originals, return_counts=True)[1]
+        return float(self.size**2 / (counts.astype(np.float64) ** 2).sum())
 
     # -- products, which may be computed elsewhere -------------------------------------------
 
@@ -202,9 +230,10 @@ class Population:
         index = torch.as_tensor(self.index[rows], device=self.posterior.device)
         return self.posterior.take(rows).draw(Noise(seed, "posterior", index))
 
-    def log_others(self, start: int, stop: int, seed: int) -> Tensor:
+    def log_others(self, start: int, stop: int, seed: int, distinct: bool = False) -> Tensor:
         """ln of the sum over all other columns j of q_j(z_i) at rows' own codes, nats [B].
 
+        With `distinct` over one column of each input, but the row's own and its copies'.
         Computed in tiles that begin at multiples of `TILE` whatever rows are asked for, and kept: a
         matrix product rounds differently when its rows are cut differently, and a single-precision
         one would make the result depend on the cut in the eighth digit. (The compiled path would
@@ -212,17 +241,22 @@ class Population:
         """
         first, last = start // TILE * TILE, -(-stop // TILE) * TILE
         for begin in range(first, last, TILE):
-            if (begin, seed) not in self._others:
+            if (begin, seed, distinct) not in self._others:
                 rows = slice(begin, min(begin + TILE, self.size))
                 z, _ = self.draw(rows, seed)
                 own = torch.arange(rows.start, rows.stop, device=z.device)
-                self._others[begin, seed] = (
-                    self.posterior.log_others(z, own)
-                    if self.columns is None
-                    else log_mixture_others(self.columns, z, own)
+                among = self.distinct if distinct else self
+                if among is not self:
+                    assert self.originals is not None
+                    place = np.searchsorted(np.unique(self.originals), self.originals[rows])
+                    own = torch.as_tensor(place, device=z.device)
+                self._others[begin, seed, distinct] = (
+                    among.posterior.log_others(z, own)
+                    if among.columns is None
+                    else log_mixture_others(among.columns, z, own)
                 )
-        tiles = torch.cat([self._others[begin, seed] for begin in range(first, last, TILE)])
-        return tiles[start - first : stop - first]
+        tiles = [self._others[begin, seed, distinct] for begin in range(first, last, TILE)]
+        return torch.cat(tiles)[start - first : stop - first]
 
     @property
     @product
@@ -243,7 +277,8 @@ class Population:
         Returns
         -------
         tuple of Tensor, float64 [B] each, or None
-            Of each row's posterior q_i: KL(q_i || mean of all), KL(q_i || mean of the others), and
+            Of each row's posterior q_i: KL(q_i || mean of all), KL(q_i || mean of the others, its
+            copies left out), and
             the expected share of q_i among all.
         """
         if self._listed is None:
@@ -257,11 +292,13 @@ class Population:
         def gap(log_mean: Tensor) -> Tensor:
             return torch.where(p > 0, p * (log_q - log_mean), 0.0).sum(dim=1)
 
-        others = (total - p).clamp(min=0.0)
+        among = self.distinct._listed
+        assert among is not None
+        others = (among[1] - p).clamp(min=0.0)
         others = torch.where(others < 1e-12 * total, 0.0, others)  # rounding of its own share
         return (
             gap((total / self.size).log()),
-            gap((others / max(self.size - 1, 1)).log()),
+            gap((others / max(self.distinct.size - 1, 1)).log()),
             torch.where(p > 0, p * p / total, 0.0).sum(dim=1),
         )
 

@@ -152,7 +152,22 @@ RECOMPUTED = Code(
     remedy="Nothing has to be done; look after the disk if it happens again.",
     source="collapsekit",
 )
+COPIES = Code(
+    id="CK014",
+    title="Copies among the samples",
+    meaning="Some samples have the very input of another, by oversampling or by a file that was "
+    "read twice. They tell nothing new: no more information can be shown than the distinct inputs "
+    "have, and an interval that takes samples as independent is too narrow. Data of few values, "
+    "each more than 30 times on average, are not told: there repetition is the law of the data.",
+    formula="inputs equal bit for bit (and posteriors to 1e-5 of their spread), m_c of each "
+    "distinct one, in the population of n samples; n_eff = n^2 / sum m_c^2. The information's "
+    "bracket and ceiling rest on distinct inputs and n_eff; every other interval is too narrow by "
+    "sqrt(n / n_eff).",
+    remedy="Audit distinct samples; sample weights belong into training.",
+    source="Kish 1965, Survey Sampling (effective sample size)",
+)
 CODES = (
+    COPIES,
     LOST,
     SKIPPED,
     BROKEN,
@@ -281,6 +296,20 @@ def silent(why: str, word: str) -> Finding:
 def converted(notes: Iterable[str]) -> list[Finding]:
     """What was not used exactly as it was handed in."""
     return [CONVERTED.finding(Severity.OK, f"{note}.", advice=CONVERTED.remedy) for note in notes]
+
+
+def copies(count: int, distinct: int, effective: float) -> list[Finding]:
+    """Samples that are there more than once."""
+    if distinct == count:
+        return []
+    return [
+        COPIES.finding(
+            Severity.WARN,
+            f"{count - distinct:,} of {count:,} samples are copies of another: they count as "
+            f"{effective:,.0f} independent ones. Intervals beside the information's take them as "
+            f"{count:,} and are too narrow by a factor of {(count / effective) ** 0.5:.2f}.",
+        )
+    ]
 
 
 FEWEST = 10

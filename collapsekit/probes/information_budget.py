@@ -83,13 +83,14 @@ class InformationBudget:
             states["information"] = Moments.of(obs.kl[:, found.dims] - found.each)
         if isinstance(obs.posterior, DiagonalGaussian) and found is not None:
             states["codes"] = Moments.of((obs.z - obs.prior.mean) / obs.prior.scale)
-        facts = population.size, obs.posterior.dims, measured, population.rate
+        copies = population.distinct.size, population.size / population.effective
+        facts = copies, obs.posterior.dims, measured, population.rate
         states["facts"] = Constant(facts)
         return states
 
     def conclude(self, state: States) -> Result:
         """The parts with their errors; the split of what is not identified stays a bracket."""
-        k, dims, measured, (rate, rate_error) = state["facts"].value
+        (k, alike), dims, measured, (rate, rate_error) = state["facts"].value
         everything = pd.RangeIndex(dims, name="dimension")
         codes: Moments | None = state.get("codes")
         aggregate = pd.DataFrame(index=everything)
@@ -105,6 +106,7 @@ class InformationBudget:
             (rate, rate_error),
             self.saturation,
             "",
+            alike,
         )
         if "mismatch" not in state:
             return _whole(rate, rate_error, information, saturated)

@@ -26,8 +26,8 @@ INFORMATION = Code(
     "the number that notices. It is reported as a bracket: a lower bound that cannot exceed the "
     "logarithm of the number of samples, and an upper bound.",
     formula="lower L = mean_i [ln q_i(z_i) - ln (1/N) sum_j q_j(z_i)], z_i ~ q_i; upper U the "
-    "same with the own term left out and N - 1; reported [max(0, L), min(U, R)] widened by two "
-    "standard errors on each side.",
+    "same over the distinct inputs, the own one left out, and their number less 1; reported "
+    "[max(0, L), min(U, R)] widened by two standard errors on each side.",
     remedy="With no information in the code, weaken the decoder or lower beta; if the KL is "
     "large all the same, the encoder ignores its input.",
     source="Hoffman & Johnson 2016; Poole et al. 2019, arXiv 1905.06922, equations 2 and 12",
@@ -35,11 +35,11 @@ INFORMATION = Code(
 SATURATED = Code(
     id="CK402",
     title="Information saturated",
-    meaning="N samples can tell at most ln N nats apart. When the lower bound comes close to "
-    "that ceiling it says only that the samples are nearly all distinguishable; the information "
+    meaning="N distinct samples can tell at most ln N nats apart. When the lower bound comes close "
+    "to that ceiling it says only that the samples are nearly all distinguishable; the information "
     "may be far larger. How the rate splits into information and overlap is then not identified "
     "either.",
-    formula="L > 0.9 ln N",
+    formula="L > 0.9 ln N, N the distinct inputs",
     remedy="Quote the bracket, not the value; audit more samples to raise the ceiling.",
     source="McAllester & Stratos 2020; Poole et al. 2019",
 )
@@ -74,7 +74,8 @@ class MutualInformation:
                 rows=self.checked_rows,
             )
             dtype, deviation = checked.dtype, checked.max_deviation if first.any() else 0.0
-        facts = k, obs.population.total, dtype, obs.population.most_information
+        own = obs.population
+        facts = k, own.total, dtype, own.most_information, own.distinct.size, own.effective
         return {
             "rows": Rows(
                 obs.index,
@@ -90,7 +91,7 @@ class MutualInformation:
 
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
-        k, total, dtype, rate, kernel = state["columns"].value
+        k, total, dtype, rate, distinct, effective, kernel = state["columns"].value
         moments: Moments = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
@@ -103,7 +104,13 @@ class MutualInformation:
         )
         upper = state["upper"].column("upper")
         number, saturated = bracket(
-            moments, upper, k, rate, self.saturation, f"lower and upper bound, ceiling ln {k:,}"
+            moments,
+            upper,
+            distinct,
+            rate,
+            self.saturation,
+            f"lower and upper bound, ceiling ln {distinct:,}",
+            alike=k / effective,
         )
         deviation = float(state["deviation"].column("deviation").max())
         note = f"{number.note}; {n:,} of {total:,} samples as rows; "
@@ -127,10 +134,10 @@ class MutualInformation:
             findings.append(
                 SATURATED.finding(
                     Severity.INCONCLUSIVE,
-                    f"the information estimate is at its ceiling: {k:,} samples can show at most "
-                    f"{math.log(k):.2f} nats. The truth lies between {number.low:.2f} and "
-                    f"{number.high:.2f} nats.",
-                    evidence=[Evidence(number, self.saturation * math.log(k), "<")],
+                    f"the information estimate is at its ceiling: {distinct:,} distinct samples "
+                    f"can show at most {math.log(distinct):.2f} nats. The truth lies between "
+                    f"{number.low:.2f} and {number.high:.2f} nats.",
+                    evidence=[Evidence(number, self.saturation * math.log(distinct), "<")],
                 )
             )
         return Result(
@@ -171,6 +178,7 @@ def bracket(
     rate: tuple[float, float],
     saturation: float,
     note: str,
+    alike: float = 1.0,
 ) -> tuple[Number, bool]:
     """The information bracket from its bounds.
 
@@ -181,12 +189,14 @@ def bracket(
     upper : ndarray [n]
         The left-one-out bound of each row.
     k : int
-        Columns; the ceiling is ln k.
+        Distinct inputs; the ceiling is ln k.
     rate : tuple of float
         Mean KL over the whole population, closed form, and its standard error: an upper bound.
     saturation : float
         Share of the ceiling above which the value is flagged.
     note : str
+    alike : float
+        Rows to an independent one: errors grow by its root.
 
     Returns
     -------
@@ -195,12 +205,15 @@ def bracket(
     """
     lower, lower_error = float(moments.mean[0]), float(np.nan_to_num(moments.standard_error[0]))
     n = int(moments.n[0])
+    lower_error *= math.sqrt(alike)
     finite = np.isfinite(upper).all() and len(upper) > 1
     upper_mean = float(upper.mean()) if finite else math.inf
-    upper_error = float(upper.std(ddof=1)) / math.sqrt(n) if finite else 0.0
+    upper_error = float(upper.std(ddof=1)) * math.sqrt(alike / n) if finite else 0.0
     low = max(0.0, lower - 2 * lower_error)
     # Rounding can push a bound that is exactly 0 a hair below it; information is never negative.
-    high = max(min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1]), low, 0.0)
+    high = max(
+        min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1] * math.sqrt(alike)), low, 0.0
+    )
     value = min(max(lower, 0.0), high)
     told = (
         f"{note}, widened by two standard errors; L = {lower:.6g} +- {Z95 * lower_error:.2g}, "
