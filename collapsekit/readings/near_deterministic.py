@@ -22,8 +22,9 @@ DETERMINISTIC = Code(
     "sample has a code of its own, information is at its ceiling, and the prior was never "
     "matched. Common, and intended, in the VAEs of latent diffusion models. Not collapse; but do "
     "not sample from the prior.",
-    formula="information saturated, median over dimensions of sigma^2 / (mean_variance + "
-    "sigma^2) below 1e-3, and the aggregated posterior far from the prior.",
+    formula="information saturated (CK402), median over dimensions of sigma^2 / (mean_variance + "
+    "sigma^2) below 1e-3, and the aggregated posterior far from the prior (CK403); inconclusive "
+    "where the interval of that mismatch holds its bar.",
     remedy="Fit a density to the codes before generating from them; raise beta if you wanted a "
     "generative model.",
     source="collapsekit",
@@ -53,6 +54,22 @@ class NearDeterministic:
         flagged = {f.code for f in tables.findings if f.severity > Severity.OK}
         saturated, mismatched = SATURATED.id in flagged, MISMATCH.id in flagged
         evidence = [Evidence(number, self.width, ">=")]
+        mismatch = [e for f in tables.findings if f.code == MISMATCH.id for e in f.evidence]
+        doubtful = any(
+            e.threshold is not None and e.number.straddles(e.threshold) for e in mismatch
+        )
+        if saturated and not mismatched and doubtful and share < self.width:
+            return Result(
+                findings=(
+                    DETERMINISTIC.finding(
+                        Severity.INCONCLUSIVE,
+                        f"posterior widths make up {share:.1e} of the codes' variance; whether "
+                        "the codes are far from the prior, too, is not settled.",
+                        evidence=[*evidence, *mismatch],
+                        verdict="inconclusive",
+                    ),
+                )
+            )
         if saturated and mismatched and share < self.width:
             return Result(
                 findings=(

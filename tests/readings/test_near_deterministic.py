@@ -29,3 +29,15 @@ def test_one_wide_dimension_among_narrow_ones_does_not_hide_them() -> None:
     audit = ck.audit(lambda x: (x["mean"], x["scale"]), both, probes=probes)
     finding = next(f for f in audit.findings if f.code == "CK603")
     assert finding.severity is ck.Severity.WARN
+
+
+def test_a_mismatch_on_the_line_is_not_settled() -> None:
+    """Three codes of variance 0.42: (0.42 - 1 - ln 0.42) / 2 = 0.14 nat each, the bar is 0.5."""
+    mean = 0.65 * np.random.default_rng(0).normal(size=(1000, 3))
+    both = {"mean": mean, "scale": np.full_like(mean, 0.018)}
+    audit = ck.audit(lambda x: (x["mean"], x["scale"]), both)
+    mismatch = audit.number("dimensionwise_kl")
+    assert mismatch.low < 0.5 < mismatch.high
+    finding = next(f for f in audit.findings if f.code == "CK603")
+    assert finding.severity is ck.Severity.INCONCLUSIVE
+    assert audit.verdict.name == "inconclusive"
