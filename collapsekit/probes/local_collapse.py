@@ -34,9 +34,10 @@ LOCAL = Code(
     "Wilson limits: total if 95 % are locally collapsed with a variance > 0.9 of the prior's in "
     "every direction (the smallest eigenvalue of the covariance in the prior's units); local if "
     "5 % are with a variance > 0.5 in every direction and 5 % of all samples are narrower than "
-    "that in some; no word where only the first of these two holds: the code is weak for every "
-    "sample alike. A KL from draws counts where it is below the bar by two of its own standard "
-    "errors; those within two of the bar are told, and in the interval's upper end.",
+    "that in some, or 5 % are with > 0.9 in every direction and 5 % of all below 0.75 in some; no "
+    "word where 5 % are wide and neither holds: the code is weak for every sample alike. A KL from "
+    "draws counts where it is below the bar by two of its own standard errors; those within two of "
+    "the bar are told, and in the interval's upper end.",
     remedy="Look at who they are (labels, gallery). Latent reconstruction empties this count "
     "reliably; KL annealing and longer training often do too.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; the 1 nat bar is collapsekit's",
@@ -56,6 +57,7 @@ class LocalCollapse:
     sure: float = 2.0  # standard errors of a sample's KL from draws, by which it is below a bar
     wide: float = 0.5  # prior variances, in every direction, for the verdict to count a sample
     at_prior: float = 0.9  # the same for total collapse: weak codes that work are narrower
+    apart: float = 0.75  # below which a sample stands out from those above `at_prior`
     local_share: float = 0.05
     total_share: float = 0.95
 
@@ -84,10 +86,9 @@ class LocalCollapse:
         total, index = to_numpy(obs.kl_total), to_numpy(obs.index)
         flags = to_numpy(collapsed)
         width = self._narrowest(obs)
-        narrow = ~(flags | perhaps)  # a discrete code, say: its KL alone has to tell
+        parts = [~(flags | perhaps)] * 2  # a discrete code, say: its KL alone has to tell
         if width is not None:
-            narrow = width <= self.wide
-        parts = [narrow]
+            parts = [width <= self.wide, width <= self.apart]
         for who in (flags, perhaps):
             parts += [who, who, who] if width is None else self._wide(who, width)
         counted = [len(total), *(int(part.sum()) for part in parts)]
@@ -118,12 +119,17 @@ class LocalCollapse:
         bars = (self.entropy_share * prior.entropy.sum(dim=1)).clamp(max=self.bar)
         return bars, float(bars[0]) if prior.rows == 1 else self.bar
 
-    def _judge(self, wide: Number, prior: Number, narrow: Number) -> tuple[Severity, str | None]:
+    def _judge(
+        self, wide: Number, prior: Number, narrow: Number, apart: Number
+    ) -> tuple[Severity, str | None]:
         if prior.low >= self.total_share:
             return Severity.FAIL, "total"
-        if min(wide.low, narrow.low) >= self.local_share:
+        pairs = (wide, narrow), (prior, apart)
+        if any(min(few.low, others.low) >= self.local_share for few, others in pairs):
             return Severity.FAIL, "local"
-        doubtful = prior.straddles(self.total_share) or narrow.straddles(self.local_share)
+        doubtful = prior.straddles(self.total_share) or any(
+            min(few.high, others.high) > self.local_share for few, others in pairs
+        )
         if wide.straddles(self.local_share) or (wide.low >= self.local_share and doubtful):
             return Severity.INCONCLUSIVE, "inconclusive"
         if wide.low >= self.local_share:
@@ -133,7 +139,7 @@ class LocalCollapse:
     def conclude(self, state: States) -> Result:
         """The share of locally collapsed samples and its curve over thresholds."""
         bar = state["bar"].value
-        n, narrow, *rest = (int(value) for value in state["counts"].values)
+        n, narrow, apart, *rest = (int(value) for value in state["counts"].values)
         (count, wide, prior), (perhaps, more_wide, more_prior) = rest[:3], rest[3:]
         note = f"KL of a sample below {bar:.3g} nat"
         if perhaps:
@@ -153,7 +159,9 @@ class LocalCollapse:
         if judged.value < share.value:
             limits += f"; {judged.value:.1%} of all are wide in every direction"
         at_prior = share_number("", prior, n, perhaps=more_prior)
-        severity, verdict = self._judge(judged, at_prior, share_number("", narrow, n))
+        severity, verdict = self._judge(
+            judged, at_prior, *(share_number("", k, n) for k in (narrow, apart))
+        )
         if verdict is None:
             limits += "; the code is weak for every sample alike, and equals the prior for few"
         finding = LOCAL.finding(

@@ -153,3 +153,11 @@ def test_a_mixture_is_as_wide_as_its_narrowest_direction() -> None:
     assert audit.number("locally_collapsed_fraction").value == 1
     finding = next(f for f in audit.findings if f.code == "CK301")
     assert "0.0% of all are wide in every direction" in finding.message
+
+
+def test_samples_at_the_prior_beside_weak_ones_are_local() -> None:
+    """Nobody is narrower than half of the prior's variance, and yet two kinds stand apart."""
+    at_prior = (np.arange(2000) < 1200)[:, None]
+    said = np.random.default_rng(5).normal(0, np.sqrt(0.4), (2000, 1))
+    audit = audited(np.where(at_prior, 0.0, said), np.where(at_prior, 1.0, np.sqrt(0.6)))
+    assert audit.verdict.name == "local"
