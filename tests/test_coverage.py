@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 import collapsekit as ck
 from benchmarks import coverage
+from benchmarks.coverage_parts import audits, linear
 from collapsekit.number import Number
 from tests import models
 
@@ -52,9 +54,9 @@ def test_the_robust_round_trip_is_that_of_the_noise_that_was_applied() -> None:
         x = model.sample(500, 10_000 + seed)
         probes: list[ck.Probe] = [ck.probes.RoundTrip()]
         likelihood = ("gaussian", 0.5)
-        audit = coverage.audited(model, x, seed, likelihood=likelihood, probes=probes)
+        audit = audits.audited(model, x, seed, likelihood=likelihood, probes=probes)
         number = audit.number("robust_round_trip_r2")
-        off.append(number.value - coverage.noisy_round_trip(np.array(model.lam), x.numpy()))
+        off.append(number.value - linear.noisy_round_trip(np.array(model.lam), x.numpy()))
         sure.append((number.high - number.low) / 2 / 2.093)  # Student, 19 degrees of freedom
         assert "taken as given" in number.note
     error = float(np.std(off, ddof=1))
@@ -72,6 +74,25 @@ def test_the_docs_show_the_record() -> None:
     assert coverage.table(records) in text
 
 
+def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = coverage.replicate("local", 7, 60)
+    run, truth = coverage.CASES["local"]()
+
+    def broken(n: int, seed: int) -> tuple[ck.Audit, audits.Truth]:
+        if seed == 5:
+            raise KeyboardInterrupt
+        return run(n, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(coverage.CASES, "local", lambda: (broken, truth))
+        with pytest.raises(KeyboardInterrupt):
+            coverage.replicate("local", 7, 60, tmp_path, every=3)
+    assert json.loads((tmp_path / "local.json").read_text("utf-8"))["replications"] == 3
+    resumed = coverage.replicate("local", 7, 60, tmp_path, every=3)
+    assert (resumed["replications"], resumed["headlines"]) == (7, whole["headlines"])
+    assert [f.name for f in tmp_path.iterdir()] == ["local.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["local", "widths", "correlated"])
 def test_a_hundred_replications(case: str) -> None:
@@ -82,7 +103,9 @@ def test_a_hundred_replications(case: str) -> None:
 
 
 @pytest.mark.slow
-def test_encoder_and_decoder_headlines_of_the_linear_model() -> None:
-    record = coverage.replicate("linear", 40, 500)
+@pytest.mark.parametrize("case", ["linear", "full-covariance", "categorical", "mixture-prior"])
+def test_every_headline_of_models_with_a_decoder(case: str) -> None:
+    """None so often missed that it would happen to one headline in 10,000 at 92.7 %."""
+    record = coverage.replicate(case, 25, 500)
     for key, row in record["headlines"].items():
-        assert row["high"] >= coverage.FLOOR, key
+        assert binom.cdf(round(25 * row["coverage"]), 25, coverage.FLOOR) > 1e-4, key

@@ -1,0 +1,1 @@
+"""Parts of benchmarks/coverage.py: the cases with their truths."""
