@@ -255,7 +255,7 @@ def _cluster(workers: int) -> Iterator[Any]:
             n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40
         ) as cluster,
         Client(cluster) as client,
-        client.get_executor() as executor,
+        client.get_executor(pure=False) as executor,
     ):
         yield executor
 

@@ -57,7 +57,7 @@ def on_cluster(address: str) -> Iterator[Executor]:
             expected="the address of a dask scheduler, such as tcp://host:8786",
             remedy="dask scheduler; dask worker ADDRESS --nthreads 1",
         ) from error
-    with client, client.get_executor() as executor:
+    with client, client.get_executor(pure=False) as executor:
         yield executor
 
 

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from collapsekit.errors import InputError
 from collapsekit.shards import brief
+
+
+class _Arrays(pickle.Pickler):
+    """Tensors as arrays: torch's own way goes through a zip file, at several times the cost."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is not Tensor or obj.layout != torch.strided or obj.requires_grad:
+            return NotImplemented
+        if obj.device.type != "cpu" or obj.dtype == torch.bfloat16:
+            return NotImplemented
+        return torch.from_numpy, (obj.contiguous().numpy(),)
+
+
+def arrays(content: Any) -> bytes:
+    """Pickled, of our own classes and tensors: what `packed` does, faster."""
+    stream = io.BytesIO()
+    _Arrays(stream, protocol=5).dump(content)
+    return stream.getvalue()
 
 
 def packed(content: Any) -> bytes:

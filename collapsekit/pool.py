@@ -10,6 +10,7 @@ afterwards, find it in memory.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import tempfile
@@ -28,7 +29,7 @@ from collapsekit.adapter import session
 from collapsekit.errors import InputError
 from collapsekit.executors import workers
 from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute, make
-from collapsekit.parcels import packed
+from collapsekit.parcels import arrays, packed
 from collapsekit.population import Population
 from collapsekit.shards import BadSample, Outcome, brief
 
@@ -54,6 +55,7 @@ class _Order:
     products: str
     job: Job | Errand
     home: int  # process that sent it
+    serial: int = 0  # no two are equal: dask would answer the second with what came of the first
     files: dict[str, str] = field(default_factory=dict)
     sent: dict[str, bytes] = field(default_factory=dict)
 
@@ -153,6 +155,7 @@ class Pool:
         self._bytes: dict[str, bytes] = {}
         self._files: dict[str, str] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._serials = itertools.count()
         self._in_flight = 2 * workers(executor) + 2
         _keep(self._name, shop)
 
@@ -226,8 +229,9 @@ class Pool:
         crowd, products = ("", "") if data else (self._crowd, self._products)
         each.told = frozenset(self._files)
         home, files = os.getpid(), dict(self._files)
-        order = _Order(self._name, crowd, products, each.job, home, files, sent or {})
         while each.answer is None:
+            serial = next(self._serials)
+            order = _Order(self._name, crowd, products, each.job, home, serial, files, sent or {})
             try:
                 each.future = self._executor.submit(_serve, order)
                 return
@@ -264,14 +268,14 @@ class Pool:
             if key not in each.told and self._filed(key):
                 continue
             if key not in self._bytes:
-                self._bytes[key] = packed(self._contents[key])
+                self._bytes[key] = self._packed(key)
             sent[key] = self._bytes[key]
         return sent
 
     def _filed(self, key: str) -> bool:
         """Whether a file holds this, if need be from now on."""
         if key not in self._files:
-            content = packed(self._contents[key])
+            content = self._packed(key)
             try:
                 if self._folder is None:
                     self._folder = tempfile.TemporaryDirectory(prefix="collapsekit-")
@@ -281,3 +285,8 @@ class Pool:
                 return False
             self._files[key] = str(path)
         return True
+
+    def _packed(self, key: str) -> bytes:
+        # A model's tensors may be tied to each other; those of a population are not.
+        content = self._contents[key]
+        return packed(content) if isinstance(content, Recipe) else arrays(content)

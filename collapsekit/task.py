@@ -336,7 +336,9 @@ class Task:
         for piece in itertools.chain.from_iterable(map(population.pieces, wanted)):
             # A head's products rest on each other.
             errands.setdefault(piece[0] or piece, []).append(piece)
-        jobs = ((Errand(tuple(places)), None) for places in errands.values())
+        # Searches for neighbours, which cost most, are heads' products: they go first.
+        ordered = sorted(errands.values(), key=lambda places: not places[0][0])
+        jobs = ((Errand(tuple(places)), None) for places in ordered)
         brought: set[Place] = set()
         for _, made in pool.map(jobs, ahead=4):
             if isinstance(made, Made):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from collapsekit import probes
 from collapsekit.errors import CollapsekitError
@@ -28,9 +28,11 @@ FEW = tuple(
 EXPLAIN = {"CK001", "CK002", "CK003", "CK006", "CK007", "CK010", "CK011", "CK012", "CK015", "CK016"}
 
 
-def fuzz(examples: int) -> Callable[[Any], Any]:
-    """Settings of one fuzz test."""
+def fuzz(examples: int, shrink: bool = True) -> Callable[[Any], Any]:
+    """Settings of one fuzz test; where an example takes long, no simpler one is sought."""
+    phases = [Phase.explicit, Phase.generate, *([Phase.shrink] if shrink else [])]
     return settings(
+        phases=phases,
         max_examples=examples * MORE,
         derandomize=MORE == 1,
         database=None,

@@ -173,10 +173,6 @@ def alike(a: Audit | Exception, b: Audit | Exception) -> None:
     assert a.skipped == b.skipped
 
 
-def expected(model: Faulty) -> set[int]:
-    return set(model.rows)
-
-
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @given(
     model=faulty(),
@@ -184,16 +180,17 @@ def expected(model: Faulty) -> set[int]:
     policy=st.sampled_from(["finding", "skip", "raise"]),
     kind=st.sampled_from(["processes", "processes", "threads"]),
 )
-@fuzz(15)
+@fuzz(15, shrink=False)
 def test_workers_say_what_one_process_says(
     executors: dict[str, Executor], model: Faulty, plan: dict[str, Any], policy: str, kind: str
 ) -> None:
     alone = audited(model, policy, plan)
     alike(alone, audited(model, policy, plan, executor=executors[kind]))
     if isinstance(alone, Exception):
-        assert policy == "raise" or expected(model) >= set(range(min(plan["batch"], N)))
+        # What a decoder gives in the rehearsal may not fit what was declared.
+        assert policy == "raise" or model.decoder or model.rows
     elif policy == "finding" or not model.decoder:
-        assert lost(alone) == expected(model)
+        assert lost(alone) == model.rows
 
 
 @dataclass
@@ -230,7 +227,7 @@ class Interrupted:
     damage=st.sampled_from([None, "cut", "emptied", "gone", "changed"]),
     pick=st.integers(0, 10**6),
 )
-@fuzz(15)
+@fuzz(15, shrink=False)
 def test_what_was_broken_off_goes_on(
     tmp_path_factory: pytest.TempPathFactory,
     model: Faulty,
@@ -336,7 +333,7 @@ RESTLESS = (
     plan=plans(),
     policy=st.sampled_from(["finding", "skip", "raise"]),
 )
-@fuzz(15)
+@fuzz(15, shrink=False)
 def test_models_that_change(kind: str, after: int, plan: dict[str, Any], policy: str) -> None:
     """A named error or an explained audit; the caller's state of mind is left alone."""
     torch.manual_seed(7)
