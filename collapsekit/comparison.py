@@ -23,12 +23,14 @@ from collapsekit.errors import InputError
 from collapsekit.number import Z95, Number
 from collapsekit.results import Audit
 
-BETTER, WORSE, SAME, DIFFERS = "better", "worse", "same within noise", "differs"
+BETTER, WORSE, DIFFERS = "better", "worse", "differs"
+SAME = "same within noise or margin"
 UNRESOLVED, INCOMPARABLE = "cannot tell", "not comparable"
 
 # All four tables hold a headline's own name, whatever group of latents it is of.
-# Which way is up. A headline that is not named here (the rate, total correlation) only differs:
-# more of it is good for one purpose and bad for another.
+# Which way is up. A headline that is not named here only differs: more of it is good for one
+# purpose and bad for another (the rate, total correlation), or it is in the code's own units, which
+# may be chosen at will (lr_residual).
 _UP = frozenset(
     {
         "active_units",
@@ -57,10 +59,10 @@ _DOWN = frozenset(
         "folded_fraction",
         "fold_fraction",
         "fold_fraction_prior",
-        "lr_residual",
     }
 )
-# Headlines that are a mean over samples, and the column they are the mean of.
+# Headlines that are a mean over samples, and the column they are the mean of. (Not
+# model_information: all its samples share draws, whose error no column shows.)
 _PAIRED = {
     "rate": "kl_total",
     "locally_collapsed_fraction": "locally_collapsed",
@@ -69,12 +71,32 @@ _PAIRED = {
     "reconstruction_error": "reconstruction_error",
     "elbo": "elbo",
     "collision_fraction": "collides",
-    "model_information": "model_information",
 }
+# A sample stands in two terms of these, as itself and as another's partner. The variance of their
+# mean is at most that of half as many independent terms.
+_TWICE = frozenset({"swap_gap", "collision_fraction"})
 # low and high are a bracket of two bounds: a difference inside it is not noise but unknown.
 _BRACKETS = frozenset({"mutual_information", "total_correlation"})
 # In nats only through the likelihood: another one is another unit.
-_OF_LIKELIHOOD = frozenset({"reconstruction_error", "swap_gap", "elbo", "model_information"})
+_OF_LIKELIHOOD = frozenset(
+    {
+        "reconstruction_error",
+        "swap_gap",
+        "elbo",
+        "model_information",
+        "log_likelihood_bound",
+        "inference_gap",
+    }
+)
+# Smaller changes are of no consequence, however surely they are there: rounding is no noise. The
+# larger of a share of the first audit's value and, in these units, a size.
+MARGIN_SHARE = 0.001
+MARGIN = {"nats": 0.01, "share": 0.001, "1": 0.001, "dimensions": 0.01}
+MARGIN_NOTE = (
+    "Better, worse and different are changes beyond noise and beyond a margin: "
+    f"{100 * MARGIN_SHARE:g} % of the first audit's value, and at least {MARGIN['nats']:g} nat, "
+    f"{MARGIN['share']:g} of a share or ratio, {MARGIN['dimensions']:g} dimension."
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,10 +110,12 @@ class Change:
     value, low, high : float
         Difference, in the headline's unit, with its 95 % interval (or bracket); NaN where unknown.
     word : str
-        "better", "worse", "same within noise", "differs", "cannot tell" (two brackets overlap) or
-        "not comparable" (another unit).
+        "better", "worse", "same within noise or margin", "differs", "cannot tell" (two brackets
+        overlap, or an end of the interval is missing) or "not comparable" (another unit).
     pairs : int
         Samples that were compared one by one; 0 where only the headlines could be.
+    margin : float
+        The smallest change that counts: see `margin_of`.
     """
 
     value: float
@@ -99,6 +123,7 @@ class Change:
     high: float
     word: str
     pairs: int = 0
+    margin: float = 0.0
 
 
 class Comparison:
@@ -216,24 +241,37 @@ class Comparison:
             and not _equal(self.audits[self.reference], self.audits[name], "likelihood")
         ):
             return Change(math.nan, math.nan, math.nan, INCOMPARABLE)
+        margin = margin_of(first)
         if own in _BRACKETS:
-            return _bracketed(own, first, other)
+            return _bracketed(own, first, other, margin)
         column = headline.removesuffix(own) + _PAIRED[own] if own in _PAIRED else None
         pairs = self.pairs(name, column) if column else None
         if pairs is not None and len(pairs) > 1:
             difference = (pairs["other"] - pairs["first"]).to_numpy()
             value = float(difference.mean())
-            half = Z95 * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+            independent = len(difference) / (2 if own in _TWICE else 1)
+            half = Z95 * float(difference.std(ddof=1)) / math.sqrt(independent)
             low, high = value - half, value + half
-            return Change(value, low, high, _word(own, value, low, high), len(difference))
+            word = _word(own, value, low, high, margin)
+            return Change(value, low, high, word, len(difference), margin)
         value = other.value - first.value
         low, high = _independent(first, other)
-        return Change(value, low, high, _word(own, value, low, high))
+        return Change(value, low, high, _word(own, value, low, high, margin), margin=margin)
 
 
 def own_name(headline: str) -> str:
     """A headline without the group of latents that it is of: ``rate`` of ``top/rate``."""
     return headline.rpartition("/")[2]
+
+
+def margin_of(first: Number) -> float:
+    """The smallest change against this number that counts: the larger of a share and a size.
+
+    0.1 % of its value; 0.01 nat, 0.001 of a share or ratio, 0.01 dimension. In other units
+    (squared errors) the share alone.
+    """
+    share = MARGIN_SHARE * abs(first.value) if first.known else 0.0
+    return max(share, MARGIN.get(first.unit, 0.0))
 
 
 def compare(audits: Mapping[str, Audit], *, force: bool = False) -> Comparison:
@@ -258,10 +296,11 @@ def compare(audits: Mapping[str, Audit], *, force: bool = False) -> Comparison:
     Notes
     -----
     A headline that is a mean over samples is compared on the samples that both audits evaluated:
-    mean difference with a normal 95 % interval over the pairs. Any other headline by its two
-    intervals, taken as independent (MOVER; Zou & Donner 2008). "Same within noise" is said when the
-    interval of the difference holds zero. The intervals cover the choice of samples, not another
-    training run: a claim about a method needs several seeds.
+    mean difference with a normal 95 % interval over the pairs (over half as many where a sample
+    stands in two terms: swap gaps, collisions). Any other headline by its two intervals, taken as
+    independent (MOVER; Zou & Donner 2008). "Same within noise or margin" is said when the interval
+    of the difference holds zero, or a change too small to matter (`margin_of`). The intervals cover
+    the choice of samples, not another training run: a claim about a method needs several seeds.
     """
     named = {str(name): audit for name, audit in audits.items()}
     if len(named) < 2:
@@ -302,7 +341,7 @@ def compare(audits: Mapping[str, Audit], *, force: bool = False) -> Comparison:
                 "samples is taken on trust."
             )
         paired[name] = not any(what == _OTHER_DATA for what, _ in told)
-    return Comparison(named, paired, tuple(notes))
+    return Comparison(named, paired, (*notes, MARGIN_NOTE))
 
 
 _OTHER_DATA, _OTHER_PRIOR = "on different data", "against different priors"
@@ -337,23 +376,28 @@ def _independent(first: Number, other: Number) -> tuple[float, float]:
     return value - down, value + up
 
 
-def _bracketed(headline: str, first: Number, other: Number) -> Change:
+def _bracketed(headline: str, first: Number, other: Number, margin: float) -> Change:
     low, high = other.low - first.high, other.high - first.low
     value = other.value - first.value
     if not (math.isfinite(low) and math.isfinite(high)):
-        return Change(value, math.nan, math.nan, UNRESOLVED)
-    if low <= 0 <= high:
-        return Change(value, low, high, UNRESOLVED)
-    return Change(value, low, high, _word(headline, low if low > 0 else high, low, high))
+        return Change(value, math.nan, math.nan, UNRESOLVED, margin=margin)
+    if -margin <= low and high <= margin:
+        return Change(value, low, high, SAME, margin=margin)
+    if low <= margin and high >= -margin:
+        return Change(value, low, high, UNRESOLVED, margin=margin)
+    word = _word(headline, low if low > 0 else high, low, high, margin)
+    return Change(value, low, high, word, margin=margin)
 
 
-def _word(headline: str, value: float, low: float, high: float) -> str:
+def _word(headline: str, value: float, low: float, high: float, margin: float) -> str:
     if not math.isfinite(value):
         return INCOMPARABLE
-    bounded = math.isfinite(low) and math.isfinite(high)
-    if (bounded and low <= 0 <= high) or value == 0:
-        return SAME
-    # Without an interval nobody can say whether it is noise: it differs, no more.
-    if not bounded or headline not in _UP | _DOWN:
+    ends = math.isfinite(low) + math.isfinite(high)
+    if not ends:
+        # Without an interval nobody can say whether it is noise: it differs, no more.
+        return SAME if abs(value) <= margin else DIFFERS
+    if not (low > margin or high < -margin):  # a missing end is no end
+        return SAME if ends == 2 else UNRESOLVED
+    if headline not in _UP | _DOWN:
         return DIFFERS
     return BETTER if (value > 0) == (headline in _UP) else WORSE

@@ -250,7 +250,8 @@ def rule(
 def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[str, ...]]:
     """Hold every headline of the baseline against the audit's.
 
-    A headline fails where it is worse by more than noise. The interval of its change, which
+    A headline fails where it is worse by more than noise and a margin of practical consequence
+    (`comparison.margin_of`). The interval of its change, which
     `collapsekit.compare` takes over paired samples where it can, is widened so that all headlines
     together fail by chance with a probability of at most `FALSE_ALARM` (Bonferroni, one-sided).
     That covers the choice of samples, not another training run: two seeds of one recipe may differ
@@ -314,12 +315,12 @@ def _no_worse(then: Number, now: Number | None, change: Change, wider: float) ->
             name, Outcome.INCONCLUSIVE, f"{told}: another unit or likelihood, not comparable"
         )
     if change.word == UNRESOLVED:
-        return Judged(name, Outcome.PASS, f"{told}: the bounds overlap, nothing shown to be worse")
+        return Judged(name, Outcome.PASS, f"{told}: nothing shown to be worse")
     moved = Number(then.name, change.value, change.low, change.high, now.unit, now.n)
     if moved.known:
         told += f"; change {_told(moved, named=False, signed=True)}"
     if change.word == WORSE and _beyond(change, wider):
-        return Judged(name, Outcome.FAIL, f"{told}: worse beyond noise")
+        return Judged(name, Outcome.FAIL, f"{told}: worse beyond noise and margin")
     return Judged(name, Outcome.PASS, told)
 
 
@@ -330,11 +331,11 @@ def _ends(number: Number) -> tuple[float, float]:
 
 
 def _beyond(change: Change, wider: float) -> bool:
-    """Whether the change stays on its side of zero when its interval is widened."""
+    """Whether the change stays beyond its margin when its interval is widened."""
     if not math.isfinite(change.value):
         return True  # two brackets without values that do not even touch
     half = change.value - change.low if change.value > 0 else change.high - change.value
-    return abs(change.value) > wider * half
+    return abs(change.value) - wider * half > change.margin
 
 
 def _told(number: Number, *, named: bool = True, signed: bool = False) -> str:

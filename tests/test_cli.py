@@ -262,7 +262,7 @@ def test_check_against_a_baseline(run: Run, tmp_path: Path) -> None:
     assert worse.code == 1
     flat = " ".join(worse.out.split())
     assert "active_fraction is 0.500 [0.490, 0.510], in the baseline 0.900 [0.890, 0.910]" in flat
-    assert "change -0.400 [-0.414, -0.386]: worse beyond noise" in flat
+    assert "change -0.400 [-0.414, -0.386]: worse beyond noise and margin" in flat
     for unlike, what in ((other, "different data"), (prior, "different priors")):
         refused = run("check", bad, "--baseline", unlike)
         assert (refused.code, refused.out) == (2, "")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from collapsekit.comparison import (
@@ -100,6 +101,11 @@ def test_the_interval_of_an_independent_difference_is_movers() -> None:
         ("total_correlation", (math.nan, 1, 2), (math.nan, 3, 4), DIFFERS),
         ("total_correlation", (math.nan, 1, 2), (math.nan, 1.5, 4), UNRESOLVED),
         ("a_measure_of_tomorrow", (1, 0.9, 1.1), (2, 1.9, 2.1), DIFFERS),
+        ("lr_residual", (1, 0.9, 1.1), (0.01, 0.009, 0.011), DIFFERS),  # codes rescaled by 0.1
+        ("inference_gap", (1, 0.9, math.nan), (2, 1.9, 2.1), UNRESOLVED),  # open above
+        ("inference_gap", (2, 1.9, 2.1), (1, 0.9, math.nan), UNRESOLVED),
+        ("inference_gap", (1, 0.9, 1.1), (2, 1.9, math.nan), DIFFERS),
+        ("effective_rank", (1, 0.9, 1.1), (2, 1.9, math.nan), BETTER),
     ],
 )
 def test_words(name: str, first: tuple[float, ...], other: tuple[float, ...], word: str) -> None:
@@ -111,12 +117,83 @@ def test_words(name: str, first: tuple[float, ...], other: tuple[float, ...], wo
     assert compare(pair).changes[name, "b"].word == word
 
 
+@pytest.mark.parametrize(
+    "name, unit, first, change, word",
+    [
+        ("elbo", "nats", -5.0, -0.009, SAME),  # 0.01 nat
+        ("elbo", "nats", -5.0, -0.011, WORSE),
+        ("elbo", "nats", -6081.0, -6.0, SAME),  # 0.1 % of the first
+        ("elbo", "nats", -6081.0, -6.2, WORSE),
+        ("round_trip_r2", "1", 0.5, -0.000003, SAME),
+        ("round_trip_r2", "1", 0.5, -0.0011, WORSE),
+        ("active_fraction", "share", 0.5, 0.0009, SAME),
+        ("active_fraction", "share", 0.5, 0.0011, BETTER),
+        ("effective_rank", "dimensions", 2.0, 0.009, SAME),
+        ("effective_rank", "dimensions", 2.0, 0.011, BETTER),
+        ("reconstruction_error", "squared error", 1e-6, 0.9e-9, SAME),
+        ("reconstruction_error", "squared error", 1e-6, 1.1e-9, WORSE),
+        ("rate", "nats", 2.0, 0.009, SAME),
+        ("rate", "nats", 2.0, 0.011, DIFFERS),
+    ],
+)
+def test_a_change_within_the_margin_is_the_same_however_sure(
+    name: str, unit: str, first: float, change: float, word: str
+) -> None:
+    base = audits.made_up(n=40, d=4, decoder=False)
+    base = replace(base, samples=base.samples[[]])  # nothing to pair
+    pair = {
+        key: with_number(base, Number(name, value, value - 1e-12, value + 1e-12, unit, 40))
+        for key, value in (("a", first), ("b", first + change))
+    }
+    assert compare(pair).changes[name, "b"].word == word
+    # A bracket inside the margin is the same; one beyond it decides.
+    bracket = {
+        key: with_number(base, Number("mutual_information", *value, "nats", 40))
+        for key, value in (("a", (0.001, 0.0, 0.002)), ("b", (0.002, 0.001, 0.004)))
+    }
+    assert compare(bracket).changes["mutual_information", "b"].word == SAME
+
+
+def test_the_change_of_a_swap_gap_covers_although_samples_stand_in_two_terms() -> None:
+    """Decoders D(z) = z and z / 2 of exact codes, likelihood N(., 1): gaps are 1 and 1 / 2 on
+    average. As if each term were another sample the interval covers 89 %."""
+    base, hit, times = audits.made_up(n=300, d=4, pictures="none"), 0, 200
+    for seed in range(times):
+        x = np.random.default_rng(seed).normal(size=300)
+        partner = np.roll(x, -1)
+        gaps = {a: 0.5 * ((x - a * partner) ** 2 - ((1 - a) * x) ** 2) for a in (1.0, 0.5)}
+        pair = {}
+        for a, gap in gaps.items():
+            samples = pd.DataFrame({"swap_gap": gap}, index=base.samples.index)
+            number = Number("swap_gap", float(gap.mean()), math.nan, math.nan, "nats", 300)
+            pair[str(a)] = replace(base, samples=samples, summary=summary_table([number]))
+        change = compare(pair).changes["swap_gap", "0.5"]
+        assert change.pairs == 300
+        hit += change.low <= -0.5 <= change.high
+    assert hit / times > 0.95 - 3 * math.sqrt(0.95 * 0.05 / times)
+    assert hit / times > 0.93  # as if independent: 0.89
+
+
+def test_model_information_is_compared_with_the_error_of_its_draws() -> None:
+    base = audits.made_up(n=40, d=4)
+    pair = {
+        key: with_number(base, Number("model_information", value, value - 1, value + 1, "nats", 40))
+        for key, value in (("a", 5.0), ("b", 5.5))
+    }
+    change = compare(pair).changes["model_information", "b"]
+    assert (change.word, change.pairs) == (SAME, 0)
+
+
 def test_errors_in_nats_are_compared_under_one_likelihood_only() -> None:
     first = audits.made_up(n=40, d=4)
     other = replace(first, provenance={**first.provenance, "likelihood": "Bernoulli()"})
     comparison = compare({"a": first, "b": other})
     for name in ("reconstruction_error", "swap_gap"):
         assert comparison.changes[name, "b"].word == INCOMPARABLE
+    for name in ("log_likelihood_bound", "inference_gap", "model_information", "elbo"):
+        pair = (with_number(a, Number(name, 5, 4, 6, "nats", 40)) for a in (first, other))
+        changes = compare(dict(zip("ab", pair, strict=True))).changes
+        assert changes[name, "b"].word == INCOMPARABLE, name
     assert comparison.changes["rate", "b"].word == SAME
 
 
@@ -185,6 +262,7 @@ def test_it_prints_as_a_table(pair: Comparison) -> None:
     assert "vanilla   Local collapse" in written
     assert "repaired  Healthy" in written
     assert "against vanilla" in written
+    assert "beyond a margin: 0.1 % of the first audit's value, and at least 0.01 nat" in written
     row = next(line for line in written.splitlines() if line.startswith("  active_units"))
     assert "better, +19 (" in row
     assert "nan" not in written

@@ -237,6 +237,17 @@ def test_the_ruling_says_what_its_noise_is() -> None:
     assert rule(audit).notes == ()
 
 
+def test_rounding_on_equal_samples_fails_nothing() -> None:
+    audit = audits.made_up("partial", n=60, d=6, pictures="none")
+    samples = audit.samples.copy()
+    # Surely worse, by the rounding of an export.
+    samples["reconstruction_error"] = samples["reconstruction_error"] + 5e-5
+    rounded = judged(replace(audit, samples=samples), audit)
+    assert rounded["reconstruction_error"] is PASS
+    samples["reconstruction_error"] = samples["reconstruction_error"] * 1.01
+    assert judged(replace(audit, samples=samples), audit)["reconstruction_error"] is FAIL
+
+
 # -- groups of latents ---------------------------------------------------------------------------
 
 

@@ -415,7 +415,8 @@ def check(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="An older audit on the same data; fail where a headline is worse beyond noise.",
+            help="An older audit on the same data; fail where a headline is worse beyond noise "
+            "and a margin.",
         ),
     ] = None,
     allow_inconclusive: AllowInconclusive = False,

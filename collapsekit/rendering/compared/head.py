@@ -110,7 +110,7 @@ def _lead(compared: Compared) -> str:
         elif change.word == SAME and first.value == last.value == 0:
             continue
         elif change.word == SAME:
-            parts.append(f"{_PHRASE[name]} stays the same within noise")
+            parts.append(f"{_PHRASE[name]} stays the same within noise or margin")
         else:
             unit = unit_of(comparison, name)
             kind = "" if unit in ("share", "1") else f" {wording.unit(unit)}"

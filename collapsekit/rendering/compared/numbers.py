@@ -55,7 +55,7 @@ def _headline(compared: Compared) -> str:
         (WORSE, "worse"),
         (DIFFERS, "different"),
         (UNRESOLVED, "unresolved"),
-        (SAME, "the same within noise"),
+        (SAME, "the same within noise or margin"),
     )
     parts = [(words[word], name) for word, name in told if words[word]]
     if not parts:
@@ -80,8 +80,8 @@ def _text(compared: Compared) -> str:
     )
     return (
         f"Each change is against {compared.first.name}, with its 95 % interval. {how} “Same” is "
-        "said when the interval of the difference holds zero; “cannot tell” when two brackets "
-        "overlap."
+        "said when the interval of the difference holds zero or a change too small to matter; "
+        "“cannot tell” when two brackets overlap."
     )
 
 
