@@ -81,6 +81,9 @@ class InformationBudget:
             states["mismatch"] = Moments.of(found.each)
             states["mismatch_total"] = Moments.of(sums)
             states["information"] = Moments.of(obs.kl[:, found.dims] - found.each)
+            # Rate, mismatch and information of one sample err together: their difference is kept.
+            rest = obs.kl_total - sums[:, 0]
+            states["overlap"] = Moments.of(torch.stack([rest - upper, rest - lower], dim=1))
         if isinstance(obs.posterior, DiagonalGaussian) and found is not None:
             states["codes"] = Moments.of((obs.z - obs.prior.mean) / obs.prior.scale)
         copies = population.distinct.size, population.size / population.effective
@@ -124,7 +127,11 @@ class InformationBudget:
         some = list(measured)
         least = 0.0 if codes is None else _by_moments(codes.mean[some], codes.variance[some], n)
         mismatched = _between(state["mismatch_total"], least, n, len(measured), dims)
-        overlap = _overlap(rate, mismatched, information, saturated or not whole, dims)
+        rest = rate - mismatched.value - information.value
+        if saturated or not whole:
+            rest = math.nan
+        without = max(float(state["mismatch_total"].mean[1]), least, 0.0)
+        overlap = _overlap(rest, state["overlap"], mismatched.value - without, alike, dims)
         budget = _table(
             rate,
             rate_error,
@@ -220,19 +227,37 @@ def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> 
     )
 
 
-def _overlap(
-    rate: float, mismatched: Number, information: Number, saturated: bool, dims: int
-) -> Number:
-    """TC = rate - sum_j KL(q^_j || p_j) - I, with the bracket of I (Chen et al. 2018, eq. 2)."""
-    rest = rate - mismatched.value
-    note = "rate - dimension-wise KL - information, with information's bracket"
+def _overlap(rest: float, ends: Moments, biased: float, alike: float, dims: int) -> Number:
+    """Total correlation by difference, with information's bracket (METRICS section 4).
+
+    Parameters
+    ----------
+    rest : float
+        The difference of the three values; NaN where the information is saturated.
+    ends : Moments
+        Each sample's rate - mismatch - information, by the upper and by the lower bound.
+    biased : float
+        How far the mismatch lies above its own lower end, which the upper end gains.
+    alike : float
+        Rows to an independent one.
+    dims : int
+    """
+    n = int(ends.n[1])
     if dims == 1:
-        return Number("total_correlation", 0.0, 0.0, 0.0, "nats", information.n, "one dimension")
-    low, high = max(rest - information.high, 0.0), max(rest - information.low, 0.0)
-    if saturated:
+        return Number("total_correlation", 0.0, 0.0, 0.0, "nats", n, "one dimension")
+    note = (
+        "rate - dimension-wise KL - information, with information's bracket, widened by two "
+        "standard errors of the samples' differences"
+    )
+    widened = 2 * np.nan_to_num(ends.standard_error) * math.sqrt(alike)
+    # An upper bound that some sample does not have (left-out densities of nothing) says nothing.
+    low = float(ends.mean[0] - widened[0]) if ends.n[0] == n else 0.0
+    low = max(low, 0.0)
+    high = max(float(ends.mean[1] + widened[1]) + max(biased, 0.0), low)
+    if math.isnan(rest):
         note += "; no value: information is saturated (CK402)"
-    value = math.nan if saturated else min(max(rest - information.value, low), high)
-    return Number("total_correlation", value, low, high, "nats", information.n, note)
+    value = rest if math.isnan(rest) else min(max(rest, low), high)
+    return Number("total_correlation", value, low, high, "nats", n, note)
 
 
 def information_budget(mean: Any, scale: Any, *, prior: Any = None, seed: int = 0) -> pd.DataFrame:

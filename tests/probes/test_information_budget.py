@@ -189,3 +189,24 @@ def test_the_limit_by_moments_is_unbiased_for_a_matched_code() -> None:
     # Two standard errors below 0 on average; the limit may lie above 0 in one of forty.
     assert np.mean(np.array(found) > 0) <= 0.15
     assert np.mean(found) > -0.5
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_total_correlation_holds_the_truth() -> None:
+    """Equicorrelated means: the aggregate is N(0, A) with ones on A's diagonal, ln det A known.
+
+    The rate and the mismatch err by sampling as much as the information does.
+    """
+    dims, width, n, correlation = 20, 0.7, 500, 0.9
+    means = np.full((dims, dims), correlation) + (1 - correlation) * np.eye(dims)
+    aggregate = (1 - width**2) * means + width**2 * np.eye(dims)
+    truth = -0.5 * np.linalg.slogdet(aggregate)[1]
+    factor = np.linalg.cholesky(means) * (1 - width**2) ** 0.5
+    held = 0
+    for seed in range(20):
+        mean = np.random.default_rng(seed).standard_normal((n, dims)) @ factor.T
+        budget = ck.probes.information_budget(mean, np.full_like(mean, width), seed=seed)
+        low, high = budget.loc["total correlation", ["low", "high"]]
+        held += low <= truth <= high
+        assert high - low < 2
+    assert held >= 17  # 19 of 20 expected at least
