@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
@@ -25,10 +26,13 @@ RANK = Code(
     "The participation ratio of the covariance of the posterior means counts independent axes "
     "instead. It is 0 where the means do not move at all, which is no collapse yet: a code may "
     "live in the widths.",
-    formula="(tr C)^2 / tr(C^2), C = Cov_i(mu_i) in units of the prior; 0 where C = 0. The "
-    "interval is a delete-a-group jackknife over samples.",
+    formula="(tr C)^2 / tr(C^2), C = Cov_i(mu_i) in units of the prior; 0 where C = 0. Both traces "
+    "by their unbiased estimates: the covariance of n samples alone has D / n too much in "
+    "tr(C^2) for each unit of (tr C)^2 / D. The interval is a delete-a-group jackknife over "
+    "samples.",
     remedy="Redundant axes can be merged; see the total correlation for how much they share.",
-    source="participation ratio; Roy & Vetterli 2007 for effective rank in general",
+    source="participation ratio; Himeno & Yamada 2014, J. Multivariate Anal. 130 (the traces); "
+    "Roy & Vetterli 2007 for effective rank in general",
 )
 REDUNDANT = Code(
     id="CK612",
@@ -39,8 +43,9 @@ REDUNDANT = Code(
     "high.",
     formula="eigenvalues of the correlation matrix of the means of all active dimensions "
     "(mean_variance > 0.01 of the prior's) below 0.05 (1 - sqrt(d / n))^2, d active dimensions, n "
-    "samples: that many directions carry less than 5 % of a dimension's variance. Limits: each "
-    "eigenvalue moved by 1.96 of its standard errors, sqrt(2 / n) of its value.",
+    "samples: that many directions carry less than 5 % of a dimension's variance; not determined "
+    "where n <= d. Limits: each eigenvalue moved by 1.96 of its standard errors, sqrt(2 / n) of "
+    "its value.",
     remedy="Read the effective rank and the total correlation instead of the active units; a "
     "smaller code would do.",
     source="collapsekit; Anderson 1963 for the eigenvalues' errors, Marchenko & Pastur 1967 for "
@@ -72,6 +77,8 @@ class EffectiveRank:
                 remedy="raise EffectiveRank(most_dimensions=...) if the memory is there",
             )
         mean = obs.standard_mean
+        # The squared length beside the means: from its comoments come fourth moments.
+        mean = torch.cat([mean, mean.square().sum(dim=1, keepdim=True)], dim=1)
         return {
             "means": Grouped.of(keyed_groups(obs.index), lambda rows: Comoments.of(mean[rows])),
             "dims": Constant(posterior.dims),
@@ -90,9 +97,12 @@ class EffectiveRank:
             groups.jackknife(_participation),
             "dimensions",
             n,
+            "of an unbiased estimate of both traces",
             least=0.0,
             most=state["dims"].value,
         )
+        if number.value > state["dims"].value:
+            number = replace(number, value=float(state["dims"].value), high=state["dims"].value)
         finding = RANK.finding(
             Severity.OK,
             f"the posterior means span {number.digits()} independent axes of "
@@ -103,11 +113,13 @@ class EffectiveRank:
         return Result(numbers=(number, redundant), findings=(finding, *repeats))
 
     def _redundant(self, moments: Comoments) -> tuple[Number, list[Finding]]:
-        covariance, n = moments.covariance, moments.n
+        covariance, n = moments.covariance[:-1, :-1], moments.n
         active = np.flatnonzero(np.diag(covariance) > self.active)
         d = len(active)
+        if d > 1 and n <= d:
+            return _undetermined(d, n)
         values: Array = np.zeros(0)
-        if 1 < d < n:
+        if d > 1:
             spread = np.sqrt(np.diag(covariance)[active])
             values = np.linalg.eigvalsh(
                 covariance[np.ix_(active, active)] / np.outer(spread, spread)
@@ -141,13 +153,40 @@ class EffectiveRank:
         ]
 
 
+def _undetermined(d: int, n: int) -> tuple[Number, list[Finding]]:
+    why = f"not determined: {n} samples span at most {n - 1} directions, of {d} active dimensions"
+    number = Number("redundant_dimensions", nan, 0.0, d - 1.0, "dimensions", n, why)
+    told = REDUNDANT.finding(
+        Severity.INCONCLUSIVE,
+        f"whether dimensions repeat one another is {why}.",
+        evidence=[Evidence(number, 1, "<")],
+        advice="Audit more samples than there are dimensions.",
+    )
+    return number, [told]
+
+
 def _participation(moments: Comoments) -> Array:
-    products, spread = moments.products, float(np.trace(moments.products))
+    """(tr C)^2 / tr(C^2) by unbiased estimates of both, from comoments of (x, |x|^2)."""
+    n, centre, products = moments.n, moments.mean[:-1], moments.products[:-1, :-1]
+    spread = float(np.trace(products))
     # Means that do not move leave rounding dust behind, whose shape would look like one axis.
-    dust = moments.n * (8 * np.finfo(np.float64).eps) ** 2 * float((moments.mean**2).sum())
+    dust = n * (8 * np.finfo(np.float64).eps) ** 2 * float((centre**2).sum())
     if spread <= dust:
         return np.array(0.0)
-    return np.array(spread**2 / float((products**2).sum()))
+    squared = float((products**2).sum())
+    if n < 4:  # fourth moments need four
+        return np.array(spread**2 / squared)
+    # |x - centre|^2 is |x|^2 - 2 centre x + const: the sum of its squares, from comoments.
+    cross = moments.products[:-1, -1]
+    fourth = float(moments.products[-1, -1] - 4 * centre @ cross + 4 * centre @ products @ centre)
+    fourth += spread**2 / n
+    # Himeno & Yamada 2014, with S = products / (n - 1); a factor that both share is left out.
+    total2, trace2 = spread**2 / (n - 1), squared / (n - 1)
+    above = 2 * trace2 + (n**2 - 3 * n + 1) * total2 - n * fourth
+    below = (n - 1) * (n - 2) * trace2 + total2 - n * fourth
+    if below <= 0:  # too few samples to tell tr(C^2) from noise
+        return np.array(float(len(centre)))
+    return np.array(above / below)
 
 
 def effective_rank(mean: Any) -> Number:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,49 @@ def test_passive_and_still_dimensions_do_not_count() -> None:
     mean = np.column_stack([np.random.default_rng(2).normal(size=500), np.zeros(500)])
     assert redundant(audited(mean)).value == 0
     assert redundant(audited(np.zeros((500, 2)))).value == 0
+
+
+@pytest.mark.parametrize(
+    ("dims", "n", "heavy"), [(64, 500, False), (128, 1000, False), (64, 500, True)]
+)
+def test_effective_rank_covers_the_truth_at_real_sizes(dims: int, n: int, heavy: bool) -> None:
+    """Eigenvalues 1 / j; the plain ratio of sample covariances is short by D / n of its square."""
+    values = 1 / np.arange(1, dims + 1)
+    truth = values.sum() ** 2 / (values**2).sum()
+    found = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        mean = rng.standard_normal((n, dims)) * np.sqrt(values)
+        if heavy:  # Student's t with 6 degrees: fourth moments twice the Gaussian's
+            mean *= np.sqrt(4 / rng.chisquare(6, (n, 1)))
+        found.append(ck.probes.effective_rank(mean))
+    assert sum(number.low <= truth <= number.high for number in found) >= 17  # 19 of 20 expected
+    value = np.array([number.value for number in found])
+    assert abs(value.mean() - truth) < 3 * value.std(ddof=1) / np.sqrt(20)
+
+
+def test_both_traces_are_averages_over_four_samples() -> None:
+    """U-statistics: products of two independent differences, over all quadruples."""
+    x = np.random.default_rng(4).gamma(1.0, size=(9, 3)) + np.array([5.0, 0.0, -2.0])
+    four = np.array(list(itertools.permutations(range(9), 4)))
+    a, b = x[four[:, 0]] - x[four[:, 1]], x[four[:, 2]] - x[four[:, 3]]
+    lengths = (a**2).sum(axis=1) * (b**2).sum(axis=1)
+    ratio = lengths.mean() / ((a * b).sum(axis=1) ** 2).mean()
+    assert ck.probes.effective_rank(x).value == pytest.approx(min(ratio, 3.0), rel=1e-9)
+
+
+def test_independent_dimensions_all_count() -> None:
+    number = ck.probes.effective_rank(np.random.default_rng(0).standard_normal((1000, 128)))
+    assert number.low <= 128 <= number.high
+    assert number.high - number.low < 2
+
+
+def test_fewer_samples_than_dimensions_do_not_tell_repeats() -> None:
+    free = np.random.default_rng(3).normal(size=(40, 32))
+    audit = audited(np.column_stack([free, free]))
+    number = redundant(audit)
+    assert np.isnan(number.value)
+    assert (number.low, number.high) == (0, 63)
+    finding = next(f for f in audit.findings if f.code == "CK612")
+    assert finding.severity is ck.Severity.INCONCLUSIVE
+    assert "not determined: 40 samples" in finding.message

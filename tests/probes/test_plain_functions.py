@@ -51,9 +51,6 @@ def test_activity() -> None:
     np.testing.assert_allclose(
         ck.probes.signal_fraction(MEAN, SCALE), variance / (variance + SCALE[0] ** 2)
     )
-    assert ck.probes.effective_rank(MEAN).value == pytest.approx(
-        np.trace(np.cov(MEAN.T)) ** 2 / (np.cov(MEAN.T) ** 2).sum()
-    )
 
 
 def test_information_against_direct_summation() -> None:
