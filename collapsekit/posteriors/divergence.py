@@ -45,9 +45,9 @@ def divergence(q: Family, p: Family, noise: Noise, draws: int = DRAWS) -> Diverg
 
     Monte Carlo where nothing closed is known: the mean of ln q(z) - ln p(z) over z ~ q. Both
     densities are taken at the same codes, so that the error vanishes where q = p. Of Gaussians and
-    their mixtures only what sets the two apart from Gaussians g, h of their moments is left to the
-    draws: KL(g || h) + E[(ln q - ln g) - (ln p - ln h)], since E_q of ln g and of ln h rests on
-    moments alone.
+    their mixtures, where it halves the error at least, only what sets the two apart from Gaussians
+    g, h of their moments is left to the draws: KL(g || h) + E[(ln q - ln g) - (ln p - ln h)], since
+    E_q of ln g and of ln h rests on moments alone.
 
     Raises
     ------
@@ -68,18 +68,19 @@ def divergence(q: Family, p: Family, noise: Noise, draws: int = DRAWS) -> Diverg
     if total is not None:
         return Divergence(total, total[:, None] if q.dims == 1 else None)
     near = _near(q, p)
-    found = []
+    plain, controls = [], []
     for at in range(draws):
         z, log_q = q.draw(replace(noise, stream=f"{noise.stream}/{at}"))
-        ratio = log_q - p.log_prob(z)
+        plain.append(log_q - p.log_prob(z))
         if near is not None:
-            g, h = near
-            ratio = ratio - (g.log_prob(z) - h.log_prob(z))
-        found.append(ratio)
-    sample = torch.stack(found)
-    mean = sample.mean(dim=0)
+            controls.append(near[0].log_prob(z) - near[1].log_prob(z))
+    sample = torch.stack(plain)
     if near is not None:
-        mean = mean + _gaussian(*near)
+        controlled = sample - torch.stack(controls) + _gaussian(*near)
+        # Only for a clear gain: the smaller of two like spreads would be too small by choice.
+        better = controlled.std(dim=0) < 0.5 * sample.std(dim=0)
+        sample = torch.where(better, controlled, sample)
+    mean = sample.mean(dim=0)
     return Divergence(
         mean, mean[:, None] if q.dims == 1 else None, sample.std(dim=0) / math.sqrt(draws)
     )
