@@ -105,10 +105,11 @@ def audit(
         default, with an error that says what for.
     executor : concurrent.futures.Executor, optional
         Runs shards of the data, and then blocks of rows, elsewhere: a process or thread pool, or
-        ``dask.distributed.Client(...).get_executor()``. A model given as a spec string and data
-        given as a path are opened by each worker itself.
+        ``dask.distributed.Client(...).get_executor(pure=False)``. A model given as a spec string
+        and data given as a path are opened by each worker itself.
     shards : int, optional
-        Into how many shards the data are cut; by default 32 batches make one. Results depend on
+        Into how many shards the data are cut; by default into 16 or more, of 32 batches at most
+        up to 4,096 shards. Results depend on
         it only by rounding, and on the executor not at all.
     checkpoint : path, optional
         A folder that keeps finished shards. The same audit with the same folder goes on from

@@ -373,7 +373,8 @@ def _observe(
 
 # -- how samples and rows are cut into shards ------------------------------------------------------
 
-BATCHES = 32  # in a shard: seconds of work, a few megabytes of states
+BATCHES = 32  # in a shard at most, or so: seconds of work, a few megabytes of states
+_FEWEST_SHARDS = 16  # where there are so many batches: enough to share out evenly
 _MOST_SHARDS = 4096
 _LOOKS = 2048  # rows of the population in a shard, times probes
 
@@ -392,8 +393,11 @@ def shard_rows(size: int, total: int | None, shards: int | None) -> int:
     """
     if shards is not None and total is not None:
         return -(-total // (shards * size)) * size
-    most = 0 if total is None else -(-total // (_MOST_SHARDS * size))
-    return max(BATCHES, most) * size
+    if total is None:
+        return BATCHES * size
+    batches = -(-total // size)
+    few = min(BATCHES, -(-batches // _FEWEST_SHARDS))
+    return max(1, few, -(-batches // _MOST_SHARDS)) * size
 
 
 def block_shards(

@@ -23,6 +23,7 @@ from collapsekit.jobs import Job
 from collapsekit.parcels import MappedFile, packed, shippable
 from collapsekit.pool import _Order
 from collapsekit.results import Audit
+from collapsekit.shards import Work, block_shards, blocks, shard_rows
 from tests import models
 from tests.test_engine import same
 
@@ -294,3 +295,36 @@ def test_a_memory_map_travels_by_name(tmp_path: Path) -> None:
     assert shippable(part) is part  # its file says something else
     array = np.zeros(3)
     assert shippable(array) is array
+
+
+@pytest.mark.parametrize(
+    "samples, batch, rows",
+    [
+        (300, 512, 512),  # one batch
+        (6_000, 512, 512),  # twelve
+        (60_000, 512, 4_096),  # 15 shards of 8 batches
+        (1_000_000, 512, 16_384),  # 32 batches each
+        (100_000_000, 512, 24_576),  # no more than 4,096 shards
+        (None, 100, 3_200),
+    ],
+)
+def test_data_are_cut_into_enough_shards_to_share_out(
+    samples: int | None, batch: int, rows: int
+) -> None:
+    assert shard_rows(batch, samples, None) == rows
+
+
+def test_rows_that_many_probes_look_at_make_shorter_shards() -> None:
+    @dataclass(frozen=True)
+    class Looks:
+        name: str
+        limit: int | None
+        source: str = "population"
+
+    probes = [Looks("all", None), *(Looks(str(k), 1_024) for k in range(9))]
+    work = Work(None, probes, 0, 1, False, "finding")  # type: ignore[arg-type]
+    cut = block_shards(work, "population", blocks(work, "population", 10_000, 256))
+    lengths = [part[-1][1] - part[0][0] for part in cut]
+    assert sum(lengths) == 10_000
+    assert lengths[:4] == [256] * 4  # ten probes look at these
+    assert set(lengths[4:-1]) == {2_048}
