@@ -19,6 +19,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     door <- groups <- engine, and results, intervals <- joined <- engine: hierarchical
         models
     door, streaming, products <- population <- subset <- observation
+    errors <- described <- provenance <- task
     probe <- shards <- rehearsal, spool <- checkpoint, jobs, parcels, executors <- pool <- task
         <- engine
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:

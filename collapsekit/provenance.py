@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from collapsekit.described import described
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
@@ -183,8 +184,9 @@ def _declared_prior(door: Door) -> Any:
 
 def _declared_likelihood(door: Door) -> Any:
     """As the argument of `audit` would say it; None where errors are squared errors."""
-    if getattr(door.adapter, "log_likelihood", None) is not None:
-        return "the model's own log_likelihood"
+    own = getattr(door.adapter, "log_likelihood", None)
+    if own is not None:
+        return f"the model's own log_likelihood, {described(own)}"
     match door.likelihood:
         case Gaussian(scale=scale):
             return ["gaussian", scale]
@@ -195,7 +197,7 @@ def _declared_likelihood(door: Door) -> Any:
         case None:
             return None
         case other:
-            return str(other)
+            return described(other)
 
 
 def _versions() -> dict[str, str]:

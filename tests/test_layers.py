@@ -50,7 +50,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "testing": ("adapters",),
     "doctor": ("adapters",),
     "troubles": ("findings",),
-    "provenance": ("population",),
+    "described": ("errors",),
+    "provenance": (
+        "described",
+        "population",
+    ),
     "shards": ("probe",),
     "rehearsal": ("shards", "troubles"),
     "spool": ("shards",),
