@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import random
 import time
@@ -52,7 +53,7 @@ def audit(
     likelihood: Any = None,
     beta: float | None = None,
     seed: int = 0,
-    probes: Sequence[Probe] | None = None,
+    probes: Sequence[Probe | str] | None = None,
     batch: int | None = None,
     population: int | None = None,
     device: str | torch.device | None = None,
@@ -92,8 +93,8 @@ def audit(
         held against the data's variances as the cause of a collapse.
     seed : int
         Of every random draw; each draw is a function of (seed, stream, sample number).
-    probes : sequence of Probe, optional
-        Instead of `collapsekit.probes.REGISTERED`.
+    probes : sequence of Probe or str, optional
+        Instead of `collapsekit.probes.REGISTERED`; registered ones go by their names, ``["kl"]``.
     batch : int, optional
         Samples a call; chosen by size otherwise, and halved whenever memory runs out.
     population : int, optional
@@ -145,7 +146,7 @@ def audit(
             remedy="pass data=...",
         )
     samples = as_samples(source, labels)
-    chosen = default_probes.REGISTERED if probes is None else tuple(probes)
+    chosen = default_probes.REGISTERED if probes is None else default_probes.chosen(probes)
     origin = Origin(spec or model, data, labels, device, trust_code)
 
     def measured(door: Door, folder: str | os.PathLike[str] | None) -> Audit:
@@ -248,13 +249,11 @@ def run(
             expected="unique names",
             remedy="drop one of them",
         )
-    for name, number in (("batch", batch), ("population", population), ("shards", shards)):
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise InputError(
-                f"{name} must be a positive whole number", got=repr(number), expected="1 or more"
-            )
-    if not isinstance(seed, int):
-        raise InputError("the seed must be a whole number", got=repr(seed), expected="an int")
+    seed = _whole("the seed", seed)
+    batch, population, shards = (
+        None if number is None else _whole(name, number, least=1)
+        for name, number in (("batch", batch), ("population", population), ("shards", shards))
+    )
     if on_bad_sample not in POLICIES:
         raise InputError(
             "no such way to treat a bad sample",
@@ -268,6 +267,21 @@ def run(
     audit = _conclude(task, readings)
     _log(audit)
     return audit
+
+
+def _whole(name: str, number: Any, least: int | None = None) -> int:
+    """A whole number of any type, NumPy's among them."""
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = None
+    if whole is None or (least is not None and whole < least):
+        raise InputError(
+            f"{name} must be a {'' if least is None else 'positive '}whole number",
+            got=repr(number),
+            expected="an int" if least is None else f"{least} or more",
+        )
+    return whole
 
 
 def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:

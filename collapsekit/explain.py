@@ -1,16 +1,52 @@
-"""What a finding's code means: looked up where it is declared, told as text."""
+"""What a finding's code means, or a headline's name: looked up where it is declared, as text."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
 import textwrap
 
 from collapsekit import engine, probes, readings
 from collapsekit.errors import InputError
 from collapsekit.findings import Code
 from collapsekit.probe import Probe, Reading
+from collapsekit.rendering.wording import HEADLINE
 
 _WIDTH = 88
+#: Probe or reading to the headlines that it gives.
+MEASURED = {
+    "kl": ("rate",),
+    "dimension_state": ("passive_dimensions",),
+    "active_units": ("active_units", "active_fraction"),
+    "effective_rank": ("effective_rank", "redundant_dimensions"),
+    "local_collapse": ("locally_collapsed_fraction",),
+    "mutual_information": ("mutual_information", "reidentification"),
+    "information_budget": ("dimensionwise_kl", "aggregate_mismatch", "total_correlation"),
+    "reconstruction": ("reconstruction_error", "elbo"),
+    "swap_gap": ("swap_gap",),
+    "mean_codes": ("told_by_mean_fraction", "reconstruction_slope"),
+    "collisions": ("collision_fraction",),
+    "lower_lipschitz": ("lower_lipschitz", "lower_lipschitz_low", "folded_fraction"),
+    "encoder_rank": ("encoder_rank", "tangent_rank", "rank_drop_fraction"),
+    "decoder_jacobian": (
+        "decoder_rank",
+        "decoder_reciprocal_condition",
+        "decoder_full_rank_fraction",
+    ),
+    "decoder_folds": ("fold_fraction",),
+    "decoder_folds_prior": ("fold_fraction_prior",),
+    "round_trip": ("round_trip_r2", "robust_round_trip_r2", "lr_residual"),
+    "round_trip_prior": ("round_trip_r2_prior",),
+    "model_information": ("model_information", "reverse_rate", "saturated_fraction"),
+    "informative": ("informative_fraction",),
+    "decoder_usage": ("used_dimensions",),
+    "roles": ("idle_dimensions",),
+    "inference_gap": ("log_likelihood_bound", "inference_gap", "unreliable_weights_fraction"),
+    "decoder_variance": ("decoder_variance",),
+    "principal_variances": ("linear_dimensions",),
+    "sampled_scale": ("sampled_scale_ratio",),
+    "near_deterministic": ("width_share",),
+}
 
 
 def codes() -> dict[str, Code]:
@@ -31,17 +67,48 @@ def find(code: str) -> Code:
     known = codes()
     wanted = code.strip().upper()
     if wanted not in known:
-        close = difflib.get_close_matches(wanted, known, n=len(known))
+        # One letter off at most: a further code would be another finding altogether.
+        close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.8)
         # Of equally close ones that which begins alike: a slip is likelier in the last place.
         near = sorted(close, key=lambda c: c[:-1] != wanted[:-1])
-        remedy = f"collapsekit explain {near[0]}: {known[near[0]].title}" if near else ""
+        near += difflib.get_close_matches(code.strip().lower(), HEADLINE, n=1)
+        meant = {**HEADLINE, **{c.id: c.title for c in known.values()}}
         raise InputError(
-            "no finding has this code",
+            "no finding has this code, and no headline this name",
             got=code,
-            expected=f"one of {', '.join(known)}",
-            remedy=remedy or "collapsekit explain, without a code, lists them with their titles",
+            expected=f"one of {', '.join(known)}; or a headline of audit.summary, such as rate",
+            remedy=f"did you mean {meant[near[0]]}? collapsekit explain {near[0]}"
+            if near
+            else "collapsekit explain lists the codes with their titles",
         )
     return known[wanted]
+
+
+def told(word: str) -> str:
+    """A code or a headline, as plain text; of a group's headline the part after the group's name.
+
+    Raises
+    ------
+    InputError
+        It is neither.
+    """
+    name = word.strip().rpartition("/")[2].lower()
+    return headline(name) if name in HEADLINE else describe(find(word))
+
+
+def headline(name: str) -> str:
+    """What a headline of `audit.summary` measures: its label, its probe, the findings about it."""
+    every: list[Probe | Reading] = [*probes.REGISTERED, *readings.REGISTERED]
+    sources = {source.name: source for source in every}
+    source = sources[next(by for by, names in MEASURED.items() if name in names)]
+    about = inspect.cleandoc(type(source).__doc__ or "").split("\n\n")
+    parts = [f"{name}  {HEADLINE[name]}", f"Measured by {source.name}"]
+    parts[-1] += "".join(f"\n{_filled(paragraph)}" for paragraph in about)
+    parts += [
+        f"{code.id}  {code.title}\n{_filled(code.meaning)}\n{_filled(f'Formula: {code.formula}')}"
+        for code in source.codes
+    ]
+    return "\n\n".join(parts)
 
 
 def describe(code: Code) -> str:
@@ -62,7 +129,8 @@ def listing() -> str:
     known = codes()
     width = max(map(len, known))
     lines = [f"{code.id:<{width}}  {code.title}" for code in known.values()]
-    return "\n".join([*lines, "", "collapsekit explain CODE tells what one means."])
+    rest = "collapsekit explain CODE tells what one means; a headline's name, such as rate, too."
+    return "\n".join([*lines, "", rest])
 
 
 def _filled(text: str) -> str:

@@ -5,6 +5,7 @@ A probe judges its own number. The verdict knows severities and words, and no pr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -70,6 +71,7 @@ class Finding:
 
 
 KEPT_INDICES = 1_000
+_PER_CENT = re.compile(r"(?<=\d)%")  # as Python's formats write it; sentences say 95 %
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Code:
             code=self.id,
             severity=severity,
             title=self.title,
-            message=message,
+            message=_PER_CENT.sub(" %", message),
             advice=("" if healthy else self.remedy) if advice is None else advice,
             evidence=tuple(evidence),
             verdict=verdict,
@@ -157,7 +159,8 @@ class Verdict:
     codes: tuple[str, ...] = field(default=())
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.sentence}"
+        # The sentence begins with the word's own name on paper: once is enough.
+        return f"{self.name}: {self.sentence.removeprefix(f'{STATE[self.name]}: ')}"
 
 
 def fold(findings: Sequence[Finding]) -> Verdict:
@@ -199,7 +202,9 @@ def _sentence(word: str, deciding: Sequence[Finding], findings: Sequence[Finding
     if deciding[0].advice:
         parts.append(deciding[0].advice)
     beside = [f for f in findings if f.verdict is None and f.severity >= Severity.WARN]
-    parts += [f"Beside it: {f.message}" for f in beside[:2]]
+    told = [_capital(f.message) for f in beside[:2]]
+    if told:
+        parts += [f"Beside it: {beside[0].message}", *told[1:]]
     return " ".join(parts)
 
 

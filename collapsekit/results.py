@@ -223,6 +223,15 @@ class Audit:
         return self._render("model_card", path)
 
     def __repr__(self) -> str:
+        counts = {
+            "sample": self.sample_count,
+            "dimension": len(self.dimensions),
+            "finding": len(self.findings),
+        }
+        told = ", ".join(f"{n:,} {noun}{'' if n == 1 else 's'}" for noun, n in counts.items())
+        return f"<Audit: {self.verdict.name}; {told}>"
+
+    def __str__(self) -> str:
         return self._render("text", None)
 
     def _repr_html_(self) -> str:
@@ -354,15 +363,18 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
         raise FileError(
             "no such audit file",
             got=str(path),
-            expected="a file that Audit.save wrote",
+            expected="a file that audit.save, or collapsekit audit --out FILE.audit, wrote",
             remedy="check the path",
         ) from error
     except DAMAGE as error:
         raise FileError(
             f"{path} is not a readable audit",
-            got=f"{type(error).__name__}: {error}",
-            expected="a file that Audit.save wrote, whole",
-            remedy="run the audit again, or fetch the file again",
+            got="another kind of file, or the beginning of one"
+            if isinstance(error, zipfile.BadZipFile)
+            else f"{type(error).__name__}: {error}",
+            expected="a file that audit.save, or collapsekit audit --out FILE.audit, wrote, whole",
+            remedy="run the audit again, or fetch the file again; a report (.html, .json, ...) "
+            "cannot be read back",
         ) from error
 
 

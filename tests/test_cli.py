@@ -686,7 +686,7 @@ def test_audit_prints_the_result_and_writes_what_the_suffixes_say(run: Run, here
     assert "chatter" in done.err
     audit = ck.load("a.audit")
     assert audit.provenance["n"] == 120
-    assert done.out.strip() == repr(audit).strip()
+    assert done.out.strip() == str(audit).strip()
     assert json.loads(Path("a.json").read_text("utf-8"))["verdict"]["name"] == audit.verdict.name
     assert Path("a.html").read_text("utf-8").lower().startswith("<!doctype html>")
     assert Path("a.md").read_text("utf-8") == audit.to_markdown()
@@ -970,6 +970,80 @@ def test_compare_of_different_data_wants_force(run: Run, tmp_path: Path) -> None
     assert "--force" in refused.err
     assert not (tmp_path / "c.html").exists()
     assert run(*words, "--force").code == 0
+
+
+def test_compare_writes_what_the_suffix_says_or_refuses(run: Run, tmp_path: Path) -> None:
+    files = [made_up(n=60, d=6).save(tmp_path / f"{name}.audit") for name in "ab"]
+    page, text = tmp_path / "c.html", tmp_path / "c.txt"
+    done = run("compare", *files, "--out", page, "--out", text)
+    assert done.code == 0, done.err
+    assert page.read_text("utf-8").lower().startswith("<!doctype html>")
+    assert text.read_text("utf-8").strip() == done.out.strip()
+    refused = run("compare", *files, "--out", tmp_path / "cmp.json")
+    assert refused.code == 2
+    assert "suffix '.json'" in refused.err
+    assert not (tmp_path / "cmp.json").exists()
+
+
+# -- what a shell is told is said in a shell's words --------------------------------------------
+
+
+def test_errors_are_in_the_words_of_a_shell(run: Run, tmp_path: Path) -> None:
+    likelihood = run("audit", "tiny:VAE", "--data", "x.npy", "--likelihood", "gaus:0.3")
+    assert likelihood.code == 2
+    assert "gaussian:SCALE" in likelihood.err
+    page = tmp_path / "vae.html"
+    page.write_text("<!doctype html>")
+    checked = run("check", page)
+    assert checked.code == 2
+    assert "BadZipFile" not in checked.err
+    assert "audit --out FILE.audit" in checked.err
+    looked = run("doctor", f"{__name__}:Conditional")
+    assert looked.code == 2
+    assert "--data FILE" in looked.err
+    for told in (likelihood, checked, looked):
+        assert "data=" not in told.err
+        assert '("gaussian"' not in told.err
+
+
+class Conditional(torch.nn.Module):
+    """encode(x, c), decode(z, c)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = torch.nn.Linear(6, 4), torch.nn.Linear(4, 4)
+
+    def encode(self, x: torch.Tensor, c: torch.Tensor) -> dict[str, torch.Tensor]:
+        mean, logvar = self.inner(torch.cat([x, c], dim=1)).chunk(2, dim=1)
+        return {"mean": mean, "logvar": logvar}
+
+    def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.outer(torch.cat([z, c], dim=1)))
+
+
+def test_a_conditional_model_takes_two_arrays_of_one_file(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 4), dtype=np.float32)
+    c = np.eye(2, dtype=np.float32)[np.arange(40) % 2]
+    np.savez(tmp_path / "both.npz", x=x, c=c, labels=np.arange(40))
+    spec = f"{__name__}:Conditional"
+    alone = run("audit", spec, "--data", f"{tmp_path / 'both.npz'}:x")
+    assert alone.code == 2
+    assert "--data FILE.npz:x,c" in alone.err
+    audit = tmp_path / "a.audit"
+    done = run("audit", spec, "--data", f"{tmp_path / 'both.npz'}:x,c", "--out", audit)
+    assert audit.exists(), done.err
+    table = ck.load(audit).samples
+    assert table["label"].tolist() == list(range(40))
+    assert table["swap_gap"].notna().all()
+    assert run("audit", spec, "--data", f"{tmp_path / 'both.npz'}:x,d").code == 2
+
+
+def test_explain_tells_headlines(run: Run) -> None:
+    assert "Rate: KL per sample" in run("explain", "rate").out
+    unknown = run("explain", "CK999")
+    assert unknown.code == 2
+    assert "CK509:" not in unknown.err
 
 
 # -- demo ----------------------------------------------------------------------------------------

@@ -621,3 +621,24 @@ def test_progress_is_quiet_without_a_terminal(capfd: pytest.CaptureFixture[str])
     out, err = capfd.readouterr()
     assert out == ""
     assert err == ""
+
+
+def test_probes_go_by_name_and_strangers_are_refused() -> None:
+    x = LINEAR.sample(40, 0)
+    named = ck.audit(LINEAR, x, probes=["kl"])
+    assert named.number("rate").value == ck.audit(LINEAR, x, probes=[KL()]).number("rate").value
+    for wrong in (["kll"], [KL], [3]):
+        with pytest.raises(InputError, match="no probe"):
+            ck.audit(LINEAR, x, probes=wrong)
+    with pytest.raises(InputError, match="did you mean 'kl'"):
+        ck.audit(LINEAR, x, probes=["kll"])
+
+
+def test_whole_numbers_of_any_type() -> None:
+    x = LINEAR.sample(40, 0)
+    audit = ck.audit(LINEAR, x, probes=["kl"], seed=np.int64(1), batch=np.int64(8))
+    assert audit.provenance["seed"] == 1
+    assert audit.provenance["batch"] == 8
+    for wrong in ({"seed": 1.5}, {"batch": 0}, {"population": "many"}):
+        with pytest.raises(InputError, match="whole number"):
+            ck.audit(LINEAR, x, probes=["kl"], **wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from collapsekit import explain, findings, probes, readings, troubles
 from collapsekit.errors import InputError
+from collapsekit.rendering.wording import HEADLINE
 
 ROOT = Path(__file__).resolve().parents[1] / "collapsekit"
 CODES = explain.codes()
@@ -62,9 +64,31 @@ def test_an_unknown_code_names_the_known_ones_and_the_nearest() -> None:
         explain.find("CK10l")
     assert caught.value.got == "CK10l"
     assert all(number in caught.value.expected for number in CODES)
-    assert caught.value.remedy.startswith("collapsekit explain CK10")
-    with pytest.raises(InputError, match="lists them"):
+    assert "collapsekit explain CK10" in caught.value.remedy
+    with pytest.raises(InputError) as caught:
+        explain.find("CK999")
+    assert caught.value.remedy == "collapsekit explain lists the codes with their titles"
+    with pytest.raises(InputError, match="lists the codes"):
         explain.find("banana")
+
+
+@pytest.mark.parametrize("name", HEADLINE)
+def test_every_headline_is_told_by_the_probe_that_gives_it(name: str) -> None:
+    text = explain.told(f"group/{name}")
+    assert text.startswith(f"{name}  {HEADLINE[name]}\n")
+    assert "Measured by " in text
+    assert max(map(len, text.splitlines())) <= 88
+
+
+def test_headlines_are_measured_once_and_have_words() -> None:
+    names = [name for group in explain.MEASURED.values() for name in group]
+    assert len(names) == len(set(names))
+    assert set(names) == set(HEADLINE)
+    sources = {source.name: source for source in [*probes.REGISTERED, *readings.REGISTERED]}
+    for source, given in explain.MEASURED.items():
+        # Suffixes come from a probe's stream.
+        text = inspect.getsource(inspect.getmodule(type(sources[source])) or explain)
+        assert all(f"{name.removesuffix('_prior')}" in text for name in given), source
 
 
 def test_the_list_has_a_line_for_each_code() -> None:

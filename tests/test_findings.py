@@ -57,6 +57,18 @@ def test_the_sentence_says_what_how_and_what_to_do() -> None:
     )
     assert verdict.codes == ("CK999",)
     assert verdict.severity is Severity.WARN
+    assert str(verdict).startswith("partial: 3 of 8 dimensions")
+
+
+def test_what_stands_beside_is_introduced_once_and_per_cent_is_set_apart() -> None:
+    found = [
+        finding("partial", Severity.WARN, "half (50%) is dead; 95 % interval 40% to 60%."),
+        finding(None, Severity.WARN, "the prior is not matched."),
+        finding(None, Severity.WARN, "codes collide."),
+    ]
+    sentence = fold(found).sentence
+    assert "half (50 %) is dead; 95 % interval 40 % to 60 %." in sentence
+    assert sentence.endswith("Beside it: the prior is not matched. Codes collide.")
 
 
 def test_a_word_outside_the_seven_is_refused() -> None:

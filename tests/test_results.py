@@ -26,6 +26,14 @@ def audit() -> Audit:
     return ck.audit(model, model.sample(50, 0), likelihood=("gaussian", 0.5))
 
 
+def test_a_line_for_the_prompt_and_a_page_for_print(audit: Audit) -> None:
+    line = (
+        f"<Audit: {audit.verdict.name}; 50 samples, 2 dimensions, {len(audit.findings)} findings>"
+    )
+    assert repr(audit) == line
+    assert "Findings" in str(audit)
+
+
 def test_the_file_holds_no_pickle_and_strict_json(audit: Audit, tmp_path: Path) -> None:
     path = audit.save(tmp_path / "a.audit")
     with zipfile.ZipFile(path) as archive:

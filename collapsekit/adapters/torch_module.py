@@ -132,7 +132,8 @@ class TorchModule:
                     f"the model's {name} takes a condition, and the data hold none",
                     got=f"{name}({', '.join(takes)}) and data of one array",
                     expected="the input and its condition, row by row",
-                    remedy=f'data={{"x": inputs, "{takes[1]}": condition}}',
+                    remedy=f'data={{"x": inputs, "{takes[1]}": condition}}; from a shell --data '
+                    f"FILE.npz:x,{takes[1]}, arrays of one file",
                 )
             return self._held.call(call, inputs, self._held.moved(condition))
 
@@ -160,7 +161,8 @@ class TorchModule:
             if isinstance(x, Mapping)
             else f"data with {len(x)} parts",
             expected="two parts: the input, called x, and its condition",
-            remedy='data={"x": inputs, "c": condition}, or an adapter with context(x)',
+            remedy='data={"x": inputs, "c": condition}, or an adapter with context(x); from a '
+            "shell --data FILE.npz:x,c",
         )
 
     def _context(self, x: Inputs) -> Any:
@@ -180,9 +182,10 @@ class TorchModule:
             call,
             got=got,
             expected="the input and its condition, row by row, or a decoder of codes alone",
-            remedy=f'a condition: data={{"x": inputs, "{name}": condition}}. A decoder that is fed '
-            "the input itself, word by word (teacher forcing): give the model log_likelihood(x, z)"
-            " in nats a sample and no decode, as examples/audit_text_vae.py does",
+            remedy=f'a condition: data={{"x": inputs, "{name}": condition}}, from a shell --data '
+            f"FILE.npz:x,{name}. A decoder that is fed the input itself, word by word (teacher "
+            "forcing): give the model log_likelihood(x, z) in nats a sample and no decode, as "
+            "examples/audit_text_vae.py does",
         )
 
     # -- the decoder ---------------------------------------------------------------------------

@@ -114,8 +114,13 @@ def compare(
         typer.Argument(metavar="NAME=FILE...", help="Audits; without a name the file's stem."),
     ],
     out: Annotated[
-        str, typer.Option(metavar="FILE", help="The page to write; - is stdout.")
-    ] = "compare.html",
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="FILE.html, the page, or FILE.txt; repeatable; - is the page on stdout. Without "
+            "it compare.html.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Although data or priors differ.")] = False,
 ) -> Status:
     """Set audits side by side: better, worse, or the same.
@@ -123,16 +128,16 @@ def compare(
     Better and worse are told only where intervals do not overlap.
     """
     named = options.named(files)
-    output.in_folder(out)
+    targets = out or ["compare.html"]
+    for path in targets:
+        output.comparison_target(path)
     audits = {name: load(path) for name, path in named.items()}
     from collapsekit.comparison import compare as side_by_side
 
     comparison = side_by_side(audits, force=force)
-    if out == output.STDOUT:
-        output.emit(comparison.to_html())
-    else:
-        comparison.to_html(out)
-        gate.say(f"wrote {out}")
+    for path in targets:
+        output.write_comparison(comparison, path)
+    if output.STDOUT not in targets:
         output.emit(str(comparison))
     return Status.RAN
 
@@ -227,13 +232,17 @@ def explain_loss(
 @gate.command
 def explain(
     code: Annotated[
-        str | None, typer.Argument(metavar="CODE", help="CK101, ...; without it, all are listed.")
+        str | None,
+        typer.Argument(
+            metavar="CODE",
+            help="CK101, ..., or a headline, such as rate; without it, all codes are listed.",
+        ),
     ] = None,
 ) -> Status:
-    """Tell what a finding means and what to do about it."""
+    """Tell what a finding means and what to do about it, or what a headline measures."""
     from collapsekit import explain as texts
 
-    output.emit(texts.listing() if code is None else texts.describe(texts.find(code)))
+    output.emit(texts.listing() if code is None else texts.told(code))
     return Status.RAN
 
 

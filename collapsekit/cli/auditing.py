@@ -33,8 +33,9 @@ def audit(
         str | None,
         typer.Option(
             metavar="DATA",
-            help=".npy, .npz, FILE.npz:NAME, .parquet, FILE.parquet:COLUMN,COLUMN, .pt, a folder "
-            "of such files, a quoted pattern such as 'DIR/x-*.npy', or a folder of images.",
+            help=".npy, .npz, FILE.npz:NAME or, input and condition, FILE.npz:x,c; .parquet, "
+            "FILE.parquet:COLUMN,COLUMN, .pt, a folder of such files, a quoted pattern such as "
+            "'DIR/x-*.npy', or a folder of images.",
         ),
     ] = None,
     labels: Annotated[
@@ -153,12 +154,7 @@ def audit(
             remedy="leave it out; inputs and labels go into the file, as arrays x and labels",
         )
     if brought is None and data is None:
-        raise InputError(
-            "there are no data to audit on",
-            got=f"{model} without --data",
-            expected="--data FILE",
-            remedy=f"collapsekit audit {model} --data test.npy",
-        )
+        raise options.no_data("audit", model)
 
     from collapsekit import engine, probes
 
@@ -223,6 +219,8 @@ def doctor(
     believed = options.prior(prior)
     with contextlib.redirect_stdout(sys.stderr):
         adapter, brought = options.model(model, device, trust_code)
+        if brought is None and data is None:
+            raise options.no_data("doctor", model)
         from collapsekit.doctor import inspect
 
         found = inspect(

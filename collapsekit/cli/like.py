@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from collapsekit.cli import gate
+from collapsekit.cli.options import LIKELIHOODS
 from collapsekit.errors import CollapsekitError, InputError
 from collapsekit.results import Audit, load
 
@@ -104,8 +105,7 @@ def refuse_unknown(then: Audit, prior: str | None) -> None:
 
 
 def _known_likelihood(told: Any) -> bool:
-    names = ("bernoulli", "bernoulli_logits", "categorical")
-    return isinstance(told, str) and (told in names or told.startswith("gaussian:"))
+    return isinstance(told, str) and (told in LIKELIHOODS or told.startswith("gaussian:"))
 
 
 def probes(audit: Audit, registered: Sequence[Probe]) -> tuple[Probe, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collapsekit.samples import Samples
     from collapsekit.shards import Policy
 
+LIKELIHOODS = ("bernoulli", "bernoulli_logits", "categorical")
 BARS = ("inconclusive", "warn", "fail")
 
 
@@ -42,16 +43,24 @@ def bar(word: str | None) -> Severity | None:
 
 
 def likelihood(text: str | None) -> str | tuple[str, float] | None:
-    """``--likelihood``: a name, or ``gaussian:SCALE``; other names are the engine's to know.
+    """``--likelihood``: a name, or ``gaussian:SCALE``.
 
     Raises
     ------
     InputError
-        A Gaussian without a scale that is a number.
+        Another name; a Gaussian without a scale that is a number.
     """
     name, _, scale = (text or "").partition(":")
-    if name != "gaussian":
+    if text in (None, *LIKELIHOODS):
         return text
+    if name != "gaussian":
+        raise InputError(
+            "no such likelihood",
+            got=f"--likelihood {text}",
+            expected=f"one of {', '.join(LIKELIHOODS)}, gaussian:SCALE",
+            remedy="--likelihood gaussian:0.3162, or another of these; a likelihood of your own "
+            "goes in from Python",
+        )
     try:
         return name, float(scale)
     except ValueError:
@@ -61,6 +70,16 @@ def likelihood(text: str | None) -> str | tuple[str, float] | None:
             expected="gaussian:SCALE, such as gaussian:0.3162",
             remedy="for a model trained on 0.5 SSE + beta KL the scale is the root of beta",
         ) from None
+
+
+def no_data(command: str, model: str) -> InputError:
+    """What is said where neither --data nor the model brings any."""
+    return InputError(
+        f"there are no data for {command}",
+        got=f"{model} without --data",
+        expected="--data FILE",
+        remedy=f"collapsekit {command} {model} --data test.npy",
+    )
 
 
 def prior(text: str | None) -> tuple[float, float] | None:

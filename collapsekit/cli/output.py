@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -13,6 +14,9 @@ from collapsekit.archive import write_text
 from collapsekit.cli.gate import say
 from collapsekit.errors import InputError
 from collapsekit.results import Audit
+
+if TYPE_CHECKING:
+    from collapsekit.comparison import Comparison
 
 #: Format to the module of `collapsekit.rendering` that makes it.
 FORMATS = {"text": "text", "html": "page", "md": "markdown", "json": "data", "junit": "junit"}
@@ -64,6 +68,39 @@ def target(path: str) -> str:
         )
     in_folder(path)
     return SUFFIXES[file.suffix.lower()]
+
+
+def comparison_target(path: str) -> None:
+    """Refuse what a comparison cannot be written to.
+
+    Raises
+    ------
+    InputError
+        The suffix is neither that of a page nor of text, or the folder does not exist.
+    """
+    if path == STDOUT:
+        return
+    if Path(path).suffix.lower() not in (".html", ".txt"):
+        raise InputError(
+            f"a comparison is not written as {path}",
+            got=f"suffix {Path(path).suffix!r}",
+            expected=".html, a page, or .txt; - is the page on stdout",
+            remedy="--out compare.html; collapsekit render FILE --out FILE.json gives the numbers "
+            "of one audit",
+        )
+    in_folder(path)
+
+
+def write_comparison(comparison: Comparison, path: str) -> None:
+    """Write a comparison to a file, as its suffix says, or its page to stdout."""
+    if path == STDOUT:
+        emit(comparison.to_html())
+        return
+    if Path(path).suffix.lower() == ".txt":
+        write_text(path, f"{comparison}\n")
+    else:
+        comparison.to_html(path)
+    say(f"wrote {path}")
 
 
 def in_folder(path: str) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from collapsekit.errors import InputError
 from collapsekit.probe import Probe
 from collapsekit.probes.active_units import (
     ActiveUnits,
@@ -72,6 +76,31 @@ REGISTERED: tuple[Probe, ...] = (
     LatentView(),
 )
 
+
+def chosen(probes: Sequence[Probe | str]) -> tuple[Probe, ...]:
+    """Probes by themselves, or by the names of registered ones.
+
+    Raises
+    ------
+    InputError
+        No probe has this name, or it is none.
+    """
+    known = {probe.name: probe for probe in REGISTERED}
+    found: list[Probe] = []
+    for asked in [probes] if isinstance(probes, str) else probes:
+        probe = known.get(asked) if isinstance(asked, str) else asked
+        if isinstance(probe, type) or not isinstance(probe, Probe):
+            near = get_close_matches(str(asked), known)
+            raise InputError(
+                "that is no probe",
+                got=repr(asked),
+                expected=f"a probe, such as collapsekit.probes.KL(), or a name: {', '.join(known)}",
+                remedy=f"did you mean {near[0]!r}?" if near else "",
+            )
+        found.append(probe)
+    return tuple(found)
+
+
 __all__ = [
     "KL",
     "REGISTERED",
@@ -101,6 +130,7 @@ __all__ = [
     "SwapGap",
     "Traversals",
     "active_units",
+    "chosen",
     "collisions",
     "decoder_folds",
     "decoder_jacobian",

@@ -228,9 +228,10 @@ def _allowed(rate: float, n: int) -> str:
     if math.exp(min(rate, 700.0)) >= n:
         return ""
     cells = max(math.exp(rate), 1.0)
+    told = f"some {cells:,.0f} samples" if cells >= 1.5 else "hardly two samples"
     return (
-        f" A rate of {rate:.3g} nats tells some {cells:,.0f} samples apart, fewer than were "
-        "compared: some sharing is forced."
+        f" A rate of {rate:.3g} nats tells {told} apart, fewer than were compared: some sharing is "
+        "forced."
     )
 
 

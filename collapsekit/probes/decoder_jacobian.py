@@ -156,9 +156,11 @@ class DecoderJacobian:
                 f"the decoder reads all {of} at {share.value:.1%} of {median.n:,} codes (smallest "
                 f"to largest effect {even})."
             )
+        missed = full - median.value
         return (
-            f"the decoder's local rank is {median.value:.0f} of {of}: {full - median.value:.0f} "
-            f"directions it reads with less than {self.reads:.0%} of the largest effect, or not."
+            f"the decoder's local rank is {median.value:.0f} of {of}: {missed:.0f} "
+            f"{'direction' if missed == 1 else 'directions'} it reads with less than "
+            f"{self.reads:.0%} of the largest effect, or not."
         )
 
 

@@ -146,7 +146,7 @@ class EffectiveRank:
             REDUNDANT.finding(
                 Severity.WARN,
                 f"{int(value)} of {d} active dimensions repeat what the others say: their means "
-                f"span {d - int(value)} independent directions.",
+                f"span {d - int(value)} independent direction{'' if d - value == 1 else 's'}.",
                 evidence=[Evidence(number, 1, "<")],
                 dimensions=active,
             )

@@ -64,10 +64,10 @@ def open_path(path: str | os.PathLike[str], labels: Any = None) -> FileSamples |
     ----------
     path : path
         ``FILE.npy``; ``FILE.npz`` (its array images, x or data, or the only one) or
-        ``FILE.npz:NAME``; ``FILE.parquet`` (its list columns, or else its number columns) or
-        ``FILE.parquet:NAME,NAME``; ``FILE.pt`` (a tensor, or tensors in a dict or tuple); a folder
-        of such files of one kind, or a pattern such as ``DIR/x-*.npy``, read in natural order as
-        one; or a folder of images. ``~`` is expanded.
+        ``FILE.npz:NAME``, or several, ``FILE.npz:x,c``; ``FILE.parquet`` (its list columns, or
+        else its number columns) or ``FILE.parquet:NAME,NAME``; ``FILE.pt`` (a tensor, or tensors
+        in a dict or tuple); a folder of such files of one kind, or a pattern such as
+        ``DIR/x-*.npy``, read in natural order as one; or a folder of images. ``~`` is expanded.
     labels : array-like [N], optional
         Wins over labels found in the file, or in the folder's labels.npy.
 
@@ -178,17 +178,21 @@ def _pickled(file: Path) -> InputError:
 
 def _npz(file: Path, name: str) -> Opened:
     names = numpy_files.npz_names(file)
-    chosen = name or _main(file, names)
-    if chosen not in names:
-        raise InputError(
-            f"{file.name} has no array called {chosen!r}",
-            got=chosen,
-            expected=f"one of {', '.join(names)}",
-            remedy=f"name one of them, as in {file.name}:{names[0]}" if names else "",
-        )
-    data = numpy_files.npz(file, chosen)
-    key = next((k for k in LABELS if k in names and k != chosen), None)
+    asked = [n.strip() for n in name.split(",")] if name else [_main(file, names)]
+    for chosen in asked:
+        if chosen not in names:
+            raise InputError(
+                f"{file.name} has no array called {chosen!r}",
+                got=chosen,
+                expected=f"one of {', '.join(names)}",
+                remedy=f"name one of them, as in {file.name}:{names[0]}" if names else "",
+            )
+    parts = {chosen: numpy_files.npz(file, chosen) for chosen in asked}
+    data = parts[asked[0]]
+    key = next((k for k in LABELS if k in names and k not in asked), None)
     labels = None if key is None else numpy_files.npz(file, key)
+    if len(parts) > 1:  # an input and its condition: the samples of a mapping
+        return Opened(parts, labels)
     if name and labels is not None and labels.shape != data.shape[:1]:
         # Beside an array that was asked for, the labels may well be another array's.
         note = f"{key} {list(labels.shape)} is no label per sample of {name} and was left out"

@@ -229,7 +229,7 @@ def test_damaged_audits(tmp_path_factory: pytest.TempPathFactory, saved: bytes, 
     path.write_bytes(data.draw(damaged(saved)))
     with named_errors():
         audit = ck.load(path)
-        assert repr(audit)
+        assert str(audit)
 
 
 JSON = st.recursive(
@@ -271,7 +271,7 @@ def test_heads_with_anything_in_them(
     rewritten(saved, path, {"audit.json": json.dumps(head).encode()})
     with named_errors():
         audit = ck.load(path)
-        assert repr(audit)
+        assert str(audit)
         assert audit.to_json()
 
 

@@ -30,7 +30,7 @@ def test_a_short_code_is_not_local(nats: float, idle: int) -> None:
     assert share.low > 0.05  # by the 1 nat bar alone
     assert audit.verdict.name == "healthy"
     finding = next(f for f in audit.findings if f.code == "CK301")
-    assert "0.0% of all are wide in every direction" in finding.message
+    assert "0.0 % of all are wide in every direction" in finding.message
 
 
 @pytest.mark.parametrize(("share", "word"), [(0.3, "local"), (0.99, "total"), (0.0, "healthy")])
@@ -152,7 +152,7 @@ def test_a_mixture_is_as_wide_as_its_narrowest_direction() -> None:
     audit = ck.audit(encode, x, probes=[ck.probes.LocalCollapse(wide=0.65)])
     assert audit.number("locally_collapsed_fraction").value == 1
     finding = next(f for f in audit.findings if f.code == "CK301")
-    assert "0.0% of all are wide in every direction" in finding.message
+    assert "0.0 % of all are wide in every direction" in finding.message
 
 
 def test_samples_at_the_prior_beside_weak_ones_are_local() -> None:

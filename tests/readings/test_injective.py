@@ -61,7 +61,7 @@ def test_a_handful_of_codes_settles_nothing() -> None:
     # 256 dimensions get 16 codes: full rank at all of them, 81 % by Wilson's lower end.
     finding = judged(16, 0, [0.9, 0.9], [0.5, 0.5], codes=16)
     assert finding.severity is Severity.OK
-    assert "100.0% of 16 codes, too few to say" in finding.message
+    assert "100.0 % of 16 codes, too few to say" in finding.message
     lost = judged(16, 0, [0.9, 0.1], [0.5, 0.4], codes=16)
     assert lost.severity is Severity.WARN
     assert lost.dimensions == (1,)

@@ -14,7 +14,6 @@ from collapsekit.rendering.blocks import Paragraph, Section, Strip, Tile, Tiles
 from collapsekit.rendering.facts import Facts, Judged
 from collapsekit.rendering.sections import groups
 from collapsekit.rendering.wording import (
-    counted,
     figure,
     percent,
     plural,
@@ -62,8 +61,6 @@ def lead(facts: Facts) -> str:
     state = wording.STATE.get(facts.audit.verdict.name, "")
     if state and sentence.startswith(f"{state}: "):
         sentence = sentence[len(state) + 2 :]
-    first, *beside = sentence.split(" Beside it: ")
-    sentence = " ".join([first, *([f"Beside it: {beside[0]}", *beside[1:]] if beside else [])])
     return wording.shorten(wording.prose(sentence, 2_000), 420)
 
 
@@ -342,7 +339,8 @@ def _round_trip(facts: Facts) -> Tile:
             known = column[np.isfinite(column)]
             bar = facts.trip_bar
             kept = int((known >= bar).sum())
-            extra = f"{kept:,} of {counted(len(known), 'dimension')} above {wording.tick(bar)}"
+            total = f"{len(known):,} {plural(len(known), 'dimension')}"
+            extra = f"{kept:,} of {total} above {wording.tick(bar)}"
     name = (number.name,) if number is not None else ROUND_TRIPS
     return _tile(facts, name, label, "injectivity", extra=extra, probe="round_trip", top=1.0)
 
