@@ -24,6 +24,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
         <- engine
     results <- comparison <- rendering <- gate, plotting <- cli, and results <- logged_loss <- cli:
         a report, a gate and a figure read only the Audit, never the engine
+    engine, rendering <- explain <- cli
     remedies stand apart: they and the audit do not know each other
 
 Importing this module imports no framework; each public name below arrives on first use.

@@ -75,7 +75,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # Training-time help and audits do not know each other; only the demo uses both.
     "remedies": ("errors",),
     "demo": ("remedies",),
-    "explain": ("engine",),
+    "explain": ("engine", "rendering"),  # codes, and a report's words for headlines
     "__main__": ("cli",),
     "cli": ("gate", "logged_loss", "engine", "monitors", "demo", "explain", "doctor"),
 }
