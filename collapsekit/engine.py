@@ -21,7 +21,7 @@ from collapsekit import probes as default_probes
 from collapsekit import readings as default_readings
 from collapsekit import troubles
 from collapsekit.adapter import session
-from collapsekit.adapters import as_adapter
+from collapsekit.adapters import Opened, as_adapter
 from collapsekit.archive import SUBSET
 from collapsekit.door import Door
 from collapsekit.errors import InputError, Unavailable
@@ -62,7 +62,6 @@ def audit(
     shards: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     on_bad_sample: Policy = "finding",
-    spec: str | None = None,
 ) -> Audit:
     """Audit a trained VAE for posterior collapse.
 
@@ -119,9 +118,6 @@ def audit(
         What a sample does that cannot be measured. "finding": it is left out and warned about.
         "skip": it is quarantined, also where a single measure fails or is not finite for it;
         table ``quarantined`` lists such samples with the reason. "raise": it is an error.
-    spec : str, optional
-        The spec string that `model` was opened from, where it was opened before: workers open it
-        by themselves.
 
     Returns
     -------
@@ -147,7 +143,8 @@ def audit(
         )
     samples = as_samples(source, labels)
     chosen = default_probes.REGISTERED if probes is None else default_probes.chosen(probes)
-    origin = Origin(spec or model, data, labels, device, trust_code)
+    named = model.spec if isinstance(model, Opened) else model
+    origin = Origin(named, data, labels, device, trust_code)
 
     def measured(door: Door, folder: str | os.PathLike[str] | None) -> Audit:
         return run(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -54,6 +55,15 @@ KINDS: dict[str, Kind] = {
 GROUP = "collapsekit.adapters"
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What a spec string named, opened before: workers open it by the string themselves."""
+
+    spec: str
+    adapter: Any
+    samples: Samples | None = None
+
+
 def as_adapter(
     model: Any, *, device: Any = None, trust_code: bool = False
 ) -> tuple[Any, Samples | None]:
@@ -74,6 +84,8 @@ def as_adapter(
     InputError
         It is none of these; a file would execute code and is not trusted.
     """
+    if isinstance(model, Opened):
+        return model.adapter, model.samples
     if isinstance(model, str | os.PathLike):
         return _from_spec(os.fspath(model), device, trust_code)
     kind = _kind_of(model)
@@ -151,4 +163,4 @@ def _opener(kind: str) -> Callable[..., Any] | None:
     return module.open_spec  # type: ignore[no-any-return]
 
 
-__all__ = ["GROUP", "KINDS", "Kind", "as_adapter"]
+__all__ = ["GROUP", "KINDS", "Kind", "Opened", "as_adapter"]

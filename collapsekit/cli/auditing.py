@@ -156,7 +156,7 @@ def audit(
     if brought is None and data is None:
         raise options.no_data("audit", model)
 
-    from collapsekit import engine, probes
+    from collapsekit import adapters, engine, probes
 
     then = None if like is None else load(like)
     if then is not None:
@@ -168,8 +168,8 @@ def audit(
         options.executor(workers, dask) as executor,
     ):
         result = engine.audit(
-            adapter,
-            data if brought is None else brought,
+            adapters.Opened(model, adapter, brought),
+            data,
             labels=named,
             parameterisation=parameterisation,
             prior=believed,
@@ -184,7 +184,6 @@ def audit(
             executor=executor,
             checkpoint=resume,
             on_bad_sample=policy,
-            spec=model,
         )
     # What is needed to get this audit again; where it was written to is no part of that.
     words = [word for name, value in given.items() if value is not None for word in (name, value)]
