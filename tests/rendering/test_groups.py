@@ -13,7 +13,7 @@ from collapsekit.joined import joined_groups
 from collapsekit.rendering import card, data, junit, markdown, page, text
 from collapsekit.rendering.blocks import Figure, Section, Table, Tiles
 from collapsekit.rendering.facts import Facts
-from collapsekit.rendering.sections import groups, verdict
+from collapsekit.rendering.sections import groups, prior_match, verdict
 from collapsekit.results import Audit
 from tests import audits
 from tests.rendering.conftest import STRIKE
@@ -51,11 +51,20 @@ def test_one_row_a_group_from_its_own_audit(ladder: Audit) -> None:
     assert low[:5] == ("z2", "Healthy", "2", "2", "2")
     rate = ladder.groups["z2"].number("rate")
     assert low[5].startswith(f"{rate.value:.2f} (")
+    assert top[6] == "0"
     assert top[7].startswith("Fail: CK101")
     assert section(ladder).headline == "1\u00a0of\u00a02 groups: total collapse, z1."
     (figure,) = [block for block in section(ladder).blocks if isinstance(block, Figure)]
     assert figure.result.startswith("z2 spends most")
     assert figure.result.replace("\u00a0", " ").endswith("z1 least, 0 nats.")
+
+
+def test_the_prior_is_matched_in_the_dimensions_where_that_is_known(ladder: Audit) -> None:
+    # The lower group's prior is another for each sample: its aggregate has no prior to match.
+    found = prior_match.build(Facts(ladder))
+    assert found is not None
+    told = found.headline.replace("\u00a0", " ")
+    assert told == "In 2 of 4 dimensions the codes match the prior."
 
 
 def test_an_audit_without_groups_has_no_such_section() -> None:

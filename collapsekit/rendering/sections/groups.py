@@ -213,6 +213,8 @@ def _with_ends(number: Number | None) -> str:
 
 
 def _bracket(number: Number) -> str:
+    if abs(number.high) < 1e-6:  # of a sum of thousands of exponentials, rounding is left
+        return wording.figure(0.0)
     return wording.interval(number) or wording.value(number)[0]
 
 

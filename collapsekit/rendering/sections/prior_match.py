@@ -62,7 +62,11 @@ def _headline(facts: Facts) -> str:
         per_dimension = facts.per_dimension("aggregate_kl")
         if per_dimension is None:
             return "Mean and spread of all codes, against the prior."
-        return f"The codes miss the prior by {figure(float(np.nansum(per_dimension)))} nats."
+        known, total = int(np.isfinite(per_dimension).sum()), float(np.nansum(per_dimension))
+        told = "match the prior" if total < 1e-6 else f"miss the prior by {figure(total)} nats"
+        size = len(per_dimension)
+        where = "The" if known == size else f"In {known:,} of {size:,} dimensions the"
+        return f"{where} codes {told}."
     if mismatch.value < 0.05 * facts.d and mismatch.value < 1:
         return f"All codes together match the prior to within {quantity(mismatch)}."
     if rate is not None and rate.value > 0:
