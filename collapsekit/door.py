@@ -74,6 +74,7 @@ class Door:
     codes: Codes | None = None
     prior_row: Family | None = None
     notes: tuple[str, ...] = ()
+    noisy: bool = False  # the decoder answers the same codes differently
 
     def __post_init__(self) -> None:
         if self.parameterisation not in PARAMETERISATIONS:

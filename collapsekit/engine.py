@@ -259,7 +259,7 @@ def run(
         )
     plan = Plan(seed, batch, population or POPULATION, executor, shards, checkpoint, on_bad_sample)
     task = Task(door, samples, tuple(probes), plan, origin or Origin(door.adapter, samples))
-    with _undisturbed(), session(door.adapter):
+    with _undisturbed(seed), session(door.adapter):
         task.run()
     audit = _conclude(task, readings)
     _log(audit)
@@ -463,11 +463,17 @@ def _listed(lost: Lost) -> dict[str, list[int]]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No gradients, and every global random state as it was found."""
+def _undisturbed(seed: int = 0) -> Iterator[None]:
+    """No gradients, and every global random state as it was found.
+
+    Models that draw from it draw the same in every run: it is seeded meanwhile.
+    """
     state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
         with torch.no_grad():
             yield
     finally:

@@ -315,6 +315,22 @@ class Observation:
         """Reconstruction error from the row's own code, in `door.error_unit`: float64 [B]."""
         return self.door.error(self.x, self.z, self.context, lambda: self.output, self.source)
 
+    def need_steady(self) -> None:
+        """Raise where two outputs differ by the decoder's own noise.
+
+        Raises
+        ------
+        Unavailable
+        """
+        if self.door.noisy:
+            raise Unavailable(
+                "the decoder is random: outputs differ where the code makes no difference",
+                got="two calls of the decoder on the same codes that differ (CK017)",
+                expected="one output for one code",
+                remedy="put the model in evaluation mode, and let decode return the mean of "
+                "p(x | z)",
+            )
+
     def error_of(self, z: Tensor) -> Tensor:
         """Reconstruction error of the rows' inputs from other codes [B, D]: float64 [B].
 

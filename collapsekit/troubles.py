@@ -56,7 +56,8 @@ RANDOM_DECODER = Code(
     title="The decoder is random",
     meaning="The same code gave two different outputs: dropout or batch statistics are still on, "
     "or the decoder draws noise. Errors grow by the noise, and a measure that compares two "
-    "outputs sees a difference where the code makes none.",
+    "outputs would see a difference where the code makes none: usage, Jacobian, folds, outputs at "
+    "the means and the model's information are withheld, and no audit is healthy.",
     formula="two calls of decode on the same codes differ",
     remedy="Put the model in evaluation mode, and let decode return the mean of p(x | z).",
     source="collapsekit",

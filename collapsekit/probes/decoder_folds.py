@@ -56,6 +56,7 @@ class DecoderFolds:
 
     def observe(self, obs: Observation) -> States:
         """One encode, one decode, and a derivative by two decodes a row."""
+        obs.need_steady()
         obs.prior.need_coordinates()
         back = obs.z_recoded.to(obs.z.device)
         known = torch.isfinite(back).all(dim=1)

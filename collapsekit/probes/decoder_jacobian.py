@@ -60,6 +60,7 @@ class DecoderJacobian:
 
     def observe(self, obs: Observation) -> States:
         """Singular values of the Jacobian at each row's code."""
+        obs.need_steady()
         obs.posterior.need_coordinates()
         dims = obs.posterior.dims
         directions = self._directions(obs)
@@ -149,7 +150,10 @@ class DecoderJacobian:
     ) -> str:
         of = f"{full} dimensions" if full == dims else f"{full} random directions (of {dims:,})"
         if median.value == 0:
-            return "the decoder's output does not move with the code at all."
+            return (
+                "the mean (or the likeliest class) of the decoder's output does not move with the "
+                "code at all."
+            )
         if median.value == full:
             even = f"1 : {1 / condition.value:,.0f}" if condition.value else "without bound"
             return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +27,8 @@ USAGE = Code(
     "not read that dimension, whatever the encoder writes there.",
     formula="decoder_usage[j] = E|D(z) - D(z with z_j redrawn)|^2 / E|D(z) - D(z')|^2: the "
     "total-effect Sobol index; 0 for every j where the output does not move at all. Read: at "
-    "least 1 % of the largest. A share of the largest alone: the writes and reads table (CK601) "
+    "least 1 % of the largest; where no mean moves (its variance may, or class probabilities) "
+    "decoder_nats at least 0.02. A share of the largest alone: the writes and reads table (CK601) "
     "also counts what is written and told apart by 0.02 nats between outputs.",
     remedy="Dimensions that are written and not read waste rate; see the writes and reads table.",
     source="Jansen 1999; Saltelli et al. 2010 (total effect)",
@@ -45,6 +46,7 @@ class DecoderUsage:
 
     limit: int | None = 512  # draws; each costs two decodes and one a dimension
     share: float = 0.01  # of the largest usage, from which a dimension counts as read
+    told: float = 0.02  # decoder_nats from which one does where no output's mean moves
 
     name: ClassVar[str] = "decoder_usage"
     source: ClassVar[Source] = "prior"
@@ -52,6 +54,7 @@ class DecoderUsage:
 
     def observe(self, obs: Observation) -> States:
         """How far each redraw moves the output."""
+        obs.need_steady()
         z, parts = obs.z, obs.population.parts
         obs.prior.need_coordinates()
         other = obs.redrawn
@@ -87,6 +90,15 @@ class DecoderUsage:
         if prefix:  # channels are counted, and judged, by their own reading
             return Result(dimensions=dimensions)
         number = self._count(usage, error, moved.n, len(focus), dims)
+        still = "the decoder's output does not move with the code at all."
+        if whole == 0 and "nats" in state:
+            number, told = self._told(number, state["nats"]), state["nats"].mean >= self.told
+            if told.any():
+                usage = told.astype(np.float64)
+                still = (
+                    f"the mean (or the likeliest class) of the decoder's output does not move; its "
+                    f"distribution tells {int(told.sum())} of {len(told)} dimensions apart."
+                )
         of = f"{len(focus)}" if len(focus) == dims else f"{len(focus)} measured (of {dims})"
         move = "moves" if number.value == 1 else "move"
         finding = USAGE.finding(
@@ -94,7 +106,7 @@ class DecoderUsage:
             f"{int(number.value)} of {of} dimensions {move} the output by at least "
             f"{self.share:.0%} of what the loudest does."
             if whole > 0
-            else "the decoder's output does not move with the code at all.",
+            else still,
             evidence=[Evidence(number, 1, ">=")],
             dimensions=np.ravel(focus)[usage < self.share * usage.max(initial=0)],
         )
@@ -118,6 +130,15 @@ class DecoderUsage:
             "limits: each usage moved by 1.96 standard errors",
         )
 
+    def _told(self, number: Number, nats: Moments) -> Number:
+        error = Z95 * nats.standard_error
+
+        def reach(shift: float) -> float:
+            return float((nats.mean + shift * error >= self.told).sum())
+
+        note = f"by the output's distribution: decoder_nats at least {self.told:g}; limits: 1.96 se"
+        return replace(number, value=reach(0), low=reach(-1), high=reach(1), note=note)
+
 
 def _replaced(z: Tensor, other: Tensor, dims: Array) -> Tensor:
     mixed = z.clone()
@@ -126,7 +147,7 @@ def _replaced(z: Tensor, other: Tensor, dims: Array) -> Tensor:
 
 
 def _move(a: Tensor, b: Tensor) -> Tensor:
-    difference = (a - b).to(torch.float64)
+    difference = a.to(torch.float64) - b.to(torch.float64)  # bytes would wrap
     return difference.square().reshape(len(a), -1).sum(dim=1)
 
 

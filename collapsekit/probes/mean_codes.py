@@ -43,6 +43,7 @@ class MeanCodes:
     def observe(self, obs: Observation) -> States:
         """Squared errors in data space, from the row's own mean and from its partner's."""
         # A direction or a category has no noise-free middle that fades as the width grows.
+        obs.need_steady()
         obs.posterior.need_coordinates()
         x, mean, other = obs.door.target(obs.x), obs.posterior.mean, obs.mean_partner
         alone = other.isnan().any(dim=1)

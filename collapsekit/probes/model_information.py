@@ -73,6 +73,7 @@ class ModelInformation:
 
     def observe(self, obs: Observation) -> States:
         """K decodes for the whole stream, then one matrix product a batch; or K decodes a row."""
+        obs.need_steady()
         shared = obs.pairs_up
         if not shared:
             obs = obs.first(self.own_rows)
