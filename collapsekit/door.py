@@ -35,6 +35,8 @@ from collapsekit.readers import (
 )
 from collapsekit.samples import Inputs, map_tensors, rows_of
 
+INPUT = "the input"
+
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on whatever device."""
@@ -343,6 +345,11 @@ class Door:
     def error_unit(self) -> str:
         """Unit of `error`."""
         return "nats" if self.scores else "squared error"
+
+    @property
+    def about(self) -> str:
+        """What a row's posterior depends on, in words."""
+        return INPUT
 
     @property
     def deepest(self) -> bool:

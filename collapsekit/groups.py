@@ -293,6 +293,12 @@ class GroupDoor(Door):
     # -- the condition: the other groups side by side, then the model's own ------------------------
 
     @property
+    def about(self) -> str:
+        """Below the top group, noise of the groups above counts as what the codes tell."""
+        top = self.group == self.names[0]
+        return super().about if top else f"{super().about} and the groups above it, together"
+
+    @property
     def deepest(self) -> bool:
         """Whether no group is drawn below this one."""
         return self.group == self.names[-1]

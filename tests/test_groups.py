@@ -96,6 +96,36 @@ def test_group_rates_and_information_in_closed_form() -> None:
     np.testing.assert_allclose(active, (1 - 1 / (model.t**2 * model.precision)), rtol=0.1)
 
 
+class Echo:
+    """z2 repeats z1's second dimension, which is noise: I(x; z2) = 0, I((x, z1); z2) is not."""
+
+    def encode(self, x: Tensor, draw: Any) -> None:
+        one = torch.ones(len(x), 1, dtype=torch.float64)
+        mean, scale = torch.cat([0.95 * x, 0 * one], 1), torch.cat([0.3 * one, one], 1)
+        z1 = draw("z1", (mean, scale), (0 * mean, torch.ones_like(mean)))
+        draw("z2", (0.95 * z1[:, 1:], 0.3 * one), (0 * one, one))
+
+    def generate(self, draw: Any, n: int, context: Any) -> Tensor:
+        one = torch.ones(n, 1, dtype=torch.float64)
+        pair = torch.cat([one, one], 1)
+        z1 = draw("z1", (0 * pair, pair))
+        draw("z2", (0 * one, one))
+        return z1[:, :1]
+
+
+def test_information_of_a_lower_group_is_told_to_be_about_the_groups_above_too() -> None:
+    audit = ck.audit(Echo(), np.random.default_rng(0).normal(size=(600, 1)), probes=FAST)
+    told = {g: next(f for f in a.findings if f.code == "CK401") for g, a in audit.groups.items()}
+    assert told["z1"].message.endswith("nats about the input.")
+    assert told["z2"].message.endswith("about the input and the groups above it, together.")
+    notes = {g: audit.number(f"{g}/mutual_information").note for g in ("z1", "z2")}
+    assert "groups above" in notes["z2"]
+    assert "groups above" not in notes["z1"]
+    joint = math.log(1 / 0.3)  # the aggregate of 0.95 z + 0.3 e is N(0, 1) nearly
+    assert audit.number("z2/mutual_information").low < joint
+    assert audit.number("z2/mutual_information").value > 1
+
+
 def test_a_collapsed_group_is_named_and_the_other_is_not() -> None:
     model = Ladder(a=(0.0, 0.0))
     audit = ck.audit(model, model.sample(600), seed=1)

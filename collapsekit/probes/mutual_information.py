@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from collapsekit.door import INPUT
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95, mean_number
 from collapsekit.kernels.mixture import spot_check
@@ -24,7 +25,8 @@ INFORMATION = Code(
     meaning="How many nats about the input are in its code, once what all codes share is taken "
     "away. A constant posterior far from the prior has a large KL and no information; this is "
     "the number that notices. It is reported as a bracket: a lower bound that cannot exceed the "
-    "logarithm of the number of samples, and an upper bound.",
+    "logarithm of the number of samples, and an upper bound. Below the top group of a hierarchical "
+    "model it is about the input and the drawn groups above together: noise of those above counts.",
     formula="lower L = mean_i [ln q_i(z_i) - ln (1/N) sum_j q_j(z_i)], z_i ~ q_i; upper U the "
     "same over the distinct inputs, the own one left out, and their number less 1; reported "
     "[max(0, L), min(U, R)] widened by two standard errors on each side.",
@@ -86,6 +88,7 @@ class MutualInformation:
             "upper": Rows(obs.index, upper=upper),
             "reidentification": Skewed.of(share),
             "columns": Constant((*facts, columns is not None)),
+            "about": Constant(obs.door.about),
             "deviation": Rows(obs.index[:1], deviation=np.array([deviation])),
         }
 
@@ -120,6 +123,8 @@ class MutualInformation:
             if kernel
             else "direct sums in float64"
         )
+        about = state["about"].value
+        note += f"; about {about}" if about != INPUT else ""
         if k < 2:
             return Result(
                 numbers=(
@@ -129,7 +134,7 @@ class MutualInformation:
         number = Number(
             "mutual_information", number.value, number.low, number.high, "nats", n, note
         )
-        findings = [self._judge(number)]
+        findings = [self._judge(number, about)]
         if saturated:
             findings.append(
                 SATURATED.finding(
@@ -146,26 +151,26 @@ class MutualInformation:
             findings=tuple(findings),
         )
 
-    def _judge(self, number: Number) -> Finding:
+    def _judge(self, number: Number, about: str) -> Finding:
         between = f"between {number.low:.2f} and {number.high:.2f} nats"
         evidence = [Evidence(number, self.least, ">=")]
         if number.high < self.least:
             return INFORMATION.finding(
                 Severity.FAIL,
-                f"the code carries no information about the input: at most {number.high:.3f} nats.",
+                f"the code carries no information about {about}: at most {number.high:.3f} nats.",
                 evidence=evidence,
                 verdict="total",
             )
         if number.low < self.least:
             return INFORMATION.finding(
                 Severity.INCONCLUSIVE,
-                f"the information about the input is {between}, on both sides of {self.least:g}.",
+                f"the information about {about} is {between}, on both sides of {self.least:g}.",
                 evidence=evidence,
                 verdict="inconclusive",
             )
         return INFORMATION.finding(
             Severity.OK,
-            f"the code carries {between} about the input.",
+            f"the code carries {between} about {about}.",
             evidence=evidence,
             verdict="healthy",
         )
