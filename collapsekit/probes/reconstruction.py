@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.adapter import offers
+from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import mean_number
-from collapsekit.likelihoods import as_likelihood, squared_error
+from collapsekit.likelihoods import Gaussian, as_likelihood, squared_error
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -28,16 +29,33 @@ RECONSTRUCTION = Code(
     remedy="Declare the likelihood that the model was trained with.",
     source="Kingma & Welling 2014, arXiv 1312.6114, equation 3",
 )
+DECLARED = Code(
+    id="CK015",
+    title="Declared scale against the residual",
+    meaning="A Gaussian likelihood of scale s says that reconstructions miss by s a value. Where "
+    "they miss by another order of magnitude, whatever is in nats (the ELBO, the decoder's view, "
+    "swap gaps) is off by the square of it. A model trained on 0.5 SSE + beta KL is declared with "
+    "s = sqrt(beta), which is a weight and no residual: beta explains any ratio, and without "
+    "beta= a residual far below s^2 is no sign of a mistake.",
+    formula="ratio = E |x - D(z)|^2 / (values s^2), z ~ q. Warns where its interval is above 25 or "
+    "below 1 / 1000, unless beta = s^2 was passed. Trained models at beta 0.1 to 2 lie at 0.03 to "
+    "0.2.",
+    remedy="Declare the scale that the training used; if that is sqrt(beta), pass beta= as well.",
+    source="collapsekit",
+)
 
 
 @dataclass(frozen=True)
 class Reconstruction:
     """`reconstruction_error` per sample, `elbo` where there is a likelihood, and their means."""
 
+    largest: float = 25.0  # residual variance over the declared one
+    smallest: float = 0.001
+
     name: ClassVar[str] = "reconstruction"
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
-    codes: ClassVar[tuple[Code, ...]] = (RECONSTRUCTION,)
+    codes: ClassVar[tuple[Code, ...]] = (RECONSTRUCTION, DECLARED)
 
     def observe(self, obs: Observation) -> States:
         """One decode a sample."""
@@ -45,12 +63,20 @@ class Reconstruction:
         columns = {"reconstruction_error": error}
         if obs.door.scores and obs.door.deepest:
             columns["elbo"] = -(error + obs.kl_total)
-        return {
+        states: States = {
             "rows": Rows(obs.index, **columns),
             "moments": Skewed.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
             "bounds": Constant("elbo" in columns),
         }
+        likelihood = obs.door.likelihood
+        own = offers(obs.door.adapter, "log_likelihood")
+        if isinstance(likelihood, Gaussian) and not own and isinstance(obs.output, torch.Tensor):
+            width = obs.output[0].numel()
+            constant = math.log(likelihood.scale) + 0.5 * math.log(2 * math.pi)
+            states["ratio"] = Skewed.of(2 * (error / width - constant))
+            states["declared"] = Constant((likelihood.scale, obs.door.beta))
+        return states
 
     def conclude(self, state: States) -> Result:
         """Mean error, and the bound it makes with the rate."""
@@ -68,7 +94,29 @@ class Reconstruction:
             f"the mean reconstruction error is {error.digits()} {unit}{error.interval()}.",
             evidence=[Evidence(error)],
         )
-        return Result(numbers=tuple(numbers), samples=state["rows"].table(), findings=(finding,))
+        findings = [finding]
+        if "ratio" in state:
+            findings.append(self._declared(state["ratio"], *state["declared"].value))
+        return Result(tuple(numbers), samples=state["rows"].table(), findings=tuple(findings))
+
+    def _declared(self, moments: Skewed, scale: float, beta: float | None) -> Finding:
+        ratio = mean_number("residual_ratio", moments, "1", "summed over values", least=0.0)
+        explained = beta is not None and math.isclose(beta, scale**2, rel_tol=1e-6)
+        high, low = ratio.low > self.largest, ratio.high < self.smallest
+        told = (
+            f"reconstructions miss by a variance of {ratio.value * scale**2:.3g} a value, "
+            f"{ratio.value:.3g} times the declared {scale**2:.3g} (ratio {ratio.low:.3g} to "
+            f"{ratio.high:.3g}, n = {ratio.n:,})"
+        )
+        if (high or low) and not explained:
+            end = self.largest if high else self.smallest
+            return DECLARED.finding(
+                Severity.WARN,
+                f"{told}: what is in nats is off by as much, unless the scale is sqrt(beta).",
+                evidence=[Evidence(ratio, end, "<=" if high else ">=")],
+            )
+        why = "; the scale is sqrt(beta), a weight" if explained else ""
+        return DECLARED.finding(Severity.OK, f"{told}{why}.", evidence=[Evidence(ratio)])
 
 
 def reconstruction(x: Any, output: Any, *, likelihood: Any = None) -> Array:
