@@ -326,3 +326,9 @@ def test_what_every_sample_pays_alike(audits: dict[str, Audit]) -> None:
     spent = kl(0.0, 0.16) + kl(1.5, 1.0)
     assert f"spend {spent:.2f} nats" in finding.message
     assert audit.verdict.name == "partial"
+
+
+def test_one_sample_does_not_count_passive_dimensions() -> None:
+    audit = ck.audit(lambda x: (x, 0 * x + 0.1), np.zeros((1, 3)))
+    number = audit.number("passive_dimensions")
+    assert (number.low, number.high) == (0, 3)

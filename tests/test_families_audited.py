@@ -267,3 +267,15 @@ def test_distributions_that_are_not_finite_lose_their_rows_alone() -> None:
     lost = [f for f in audit.findings if f.code == "CK001"]
     assert [f.samples for f in lost] == [(7,)]
     assert audit.samples["kl_total"].notna().sum() == 49
+
+
+def test_infinite_variances_are_no_constant_encoder() -> None:
+    """Student's t with 1.5 degrees: no width to measure distances between codes in."""
+
+    def encode(x: Tensor) -> D.Distribution:
+        freedom = torch.full_like(x, 1.5)
+        return D.Independent(D.StudentT(freedom, x, torch.full_like(x, 0.1)), 1)
+
+    audit = ck.audit(encode, torch.from_numpy(normal(200, 2)))
+    assert "no finite mean and variance" in audit.skipped["lower_lipschitz"]
+    assert not any("it is constant" in f.message for f in audit.findings)

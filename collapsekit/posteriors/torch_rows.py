@@ -155,7 +155,7 @@ class TorchRows(Derived):
         Raises
         ------
         Unavailable
-            Torch has none for this family.
+            Torch has none for this family, or they are infinite in every row.
         """
         try:
             found = self.distribution.mean, self.distribution.variance
@@ -166,6 +166,12 @@ class TorchRows(Derived):
                 expected="a distribution with mean and variance",
             ) from error
         mean, variance = (t.to(torch.float64).reshape(self.rows, -1) for t in found)
+        if self.rows and bool((torch.isinf(mean) | torch.isinf(variance)).any(dim=1).all()):
+            raise Unavailable(
+                "the posterior has no finite mean and variance",
+                got=self.describe(),
+                expected="widths that distances between codes can be measured in",
+            )
         return mean, variance.sqrt()
 
     def _shaped(self, z: Tensor) -> Tensor:

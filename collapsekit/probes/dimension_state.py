@@ -77,6 +77,8 @@ class DimensionState:
         local = mixed & _at_least(wide, self.delta * n) & _at_least(narrow, self.delta * n)
         words = np.select([passive, active], ["passive", "active"], "mixed")
         low, high = wilson_arrays(below, n)
+        if n < 2:  # one sample tells of no share: Wilson's limits are a normal's
+            low, high = np.zeros(len(below)), np.ones(len(below))
         number = Number(
             "passive_dimensions",
             float(passive.sum()),

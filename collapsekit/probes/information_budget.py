@@ -143,10 +143,17 @@ class InformationBudget:
         bar = max(self.mismatch, self.mismatch_share * spent)
         severity = Severity.WARN if mismatched.low > bar else Severity.OK
         worst = np.argsort(-mismatch.mean)[:10]
+        of = "" if whole else f" of {dims}"
         message = (
-            f"the aggregated posterior is {mismatched.digits()} nats away from the prior, summed "
-            f"over {len(measured)}{'' if whole else f' of {dims}'} dimensions"
+            f"the aggregated posterior is {mismatched.digits()} nats{mismatched.interval()} away "
+            f"from the prior, summed over {len(measured)}{of} dimensions"
         )
+        capped = int((split["information"] > self.saturation * math.log(k)).sum())
+        if capped:
+            message += (
+                f"; the information of {capped} of them is at its ceiling, ln {k:,} = "
+                f"{math.log(k):.2f} nats, and may be more"
+            )
         finding = MISMATCH.finding(
             severity,
             message

@@ -210,3 +210,16 @@ def test_the_interval_of_the_total_correlation_holds_the_truth() -> None:
         held += low <= truth <= high
         assert high - low < 2
     assert held >= 17  # 19 of 20 expected at least
+
+
+def test_a_value_at_its_biased_end_is_told_with_its_bracket() -> None:
+    """A matched code of needles: 200 samples cannot tell its mismatch, 0, from 3.5 nats."""
+    mean = np.random.default_rng(0).standard_normal((200, 2))
+    both = {"mean": mean, "scale": np.full_like(mean, 0.001)}
+    audit = ck.audit(lambda x: (x["mean"], x["scale"]), both, probes=[InformationBudget()])
+    finding = next(f for f in audit.findings if f.code == "CK403")
+    number = audit.number("dimensionwise_kl")
+    assert number.low == 0 < 3 < number.value
+    assert number.interval() in finding.message
+    assert finding.severity is ck.Severity.OK  # judged by the lower end
+    assert "information of 2 of them is at its ceiling, ln 200" in finding.message

@@ -83,6 +83,9 @@ def _headline(facts: Facts, usage: Floats, roles: list[str] | None) -> str:
     known = np.isfinite(usage)
     total = int(known.sum())
     if float(np.nanmax(usage)) <= 0:
+        nats = facts.per_dimension("decoder_nats")
+        if nats is not None and np.nanmax(nats, initial=0.0) >= 0.02:
+            return "The decoder reads the code in the spread of its output: its mean does not move."
         return "The decoder ignores the code: its output does not move."
     if roles is None:
         bar = facts.reads_share * float(np.nanmax(usage))
