@@ -126,8 +126,18 @@ class Forced(nn.Module):
 def test_a_decoder_that_lacks_its_second_argument_asks_for_it() -> None:
     with pytest.raises(InputError, match="takes more than a code") as caught:
         ck.audit(Forced(), torch.rand(40, 6))
-    for word in ("decode(z, x)", '{"x": inputs', "log_likelihood(x, z)", "audit_text_vae.py"):
+    for word in ("decode(z, x)", "log_likelihood(x, z)", "audit_text_vae.py"):
         assert word in str(caught.value)
+    assert "data=" not in str(caught.value)  # the input is there already
+
+    class Condition(Forced):
+        def decode(self, z: Tensor, c: Tensor) -> Any:
+            return super().decode(z, c)
+
+    with pytest.raises(InputError) as caught:
+        ck.audit(Condition(), torch.rand(40, 6))
+    assert '{"x": inputs, "c": condition}' in str(caught.value)
+    assert "--data FILE.npz:x,c" in str(caught.value)
 
 
 def test_a_likelihood_of_the_models_own_does_without_it() -> None:

@@ -178,14 +178,20 @@ class TorchModule:
         got = f"decode({', '.join(self._decoder_takes[0])}) and data of one array"
         if hasattr(self, "log_likelihood"):  # which measures the decoder without calling it
             raise Unavailable(call, got=got, expected="a decoder of codes alone")
+        forced = (
+            "a decoder that is fed the input itself (teacher forcing): give the model "
+            "log_likelihood(x, z) in nats a sample and no decode, as examples/audit_text_vae.py "
+            "does"
+        )
+        known = (*next(iter(self._takes.values()))[0][:1], *_INPUTS)
         raise InputError(
             call,
             got=got,
             expected="the input and its condition, row by row, or a decoder of codes alone",
-            remedy=f'a condition: data={{"x": inputs, "{name}": condition}}, from a shell --data '
-            f"FILE.npz:x,{name}. A decoder that is fed the input itself, word by word (teacher "
-            "forcing): give the model log_likelihood(x, z) in nats a sample and no decode, as "
-            "examples/audit_text_vae.py does",
+            remedy=forced
+            if name in known
+            else f'a condition: data={{"x": inputs, "{name}": condition}}, from a shell --data '
+            f"FILE.npz:x,{name}; {forced}",
         )
 
     # -- the decoder ---------------------------------------------------------------------------
