@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import fake_units
-from benchmarks.lr.settings import BENCHMARKS
 
 
 class Known:
@@ -39,7 +38,7 @@ def test_a_weak_unit_is_told_with_what_it_says_and_is_worth() -> None:
 
 
 def test_a_detached_model_has_to_be_warned_of_and_a_full_gradient_not() -> None:
-    def said(detached: str, lr: str, name: str = "B3") -> bool:
+    def said(detached: str, lr: str, name: str = "B1") -> bool:
         rows = [{"method": "detached", "CK604": detached}, {"method": "lr", "CK604": lr}]
         return fake_units.as_it_should({"name": name, "rows": rows})
 
@@ -47,14 +46,16 @@ def test_a_detached_model_has_to_be_warned_of_and_a_full_gradient_not() -> None:
     assert said("warn", "inconclusive")
     assert not said("warn", "warn")
     assert not said("inconclusive", "ok")
+    assert said("warn", "warn", name="digits")
     assert said("ok", "warn", name="MNIST2")
 
 
 def test_a_record_and_its_table(tmp_path, monkeypatch, capsys) -> None:
     torch.set_num_threads(1)
-    monkeypatch.setitem(BENCHMARKS, "B3", replace(BENCHMARKS["B3"], epochs=1))
-    fake_units.main(["B3", "--seeds", "5", "--out", str(tmp_path)])
+    settings = fake_units.SETTINGS
+    monkeypatch.setitem(settings, "digits", replace(settings["digits"], epochs=1))
+    fake_units.main(["digits", "--seeds", "5", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert printed.count("| digits 8 x 8 (offline) |") == 3
+    assert printed.count("| digits 8 x 8, beta 0.2 |") == 3
     assert fake_units.main(["--table", str(tmp_path)]) == 0
     assert capsys.readouterr().out == printed

@@ -16,6 +16,7 @@ from benchmarks.zoo_parts.images import Images, NotThere, load
 from benchmarks.zoo_parts.states import BASES, SETS, STATES, Animal, animals
 from benchmarks.zoo_parts.training import Recipe, cached, ink, train
 
+RECORDS = Path(__file__).resolve().parents[1] / "reports" / "zoo"
 SHORT = replace(BASES[0], epochs=2, seed=5)
 
 
@@ -166,3 +167,15 @@ def test_facts_on_a_model_known_by_hand() -> None:
     # another sample's code: half of (x - x')^2 + 0.01, whose mean is 1; sd of the mean 1.4 / 63
     torch.testing.assert_close(seen.cost, torch.ones(2), atol=0.1, rtol=0)
     torch.testing.assert_close(seen.trace, torch.full((2,), 1 / 1.01), atol=1e-3, rtol=0)
+
+
+@pytest.mark.skipif(not RECORDS.is_dir(), reason="reports/ is not part of this copy")
+@pytest.mark.parametrize("name", ["tuning", "fresh", "fresh-first"])
+def test_the_records_are_whole_and_the_docs_show_them(name: str) -> None:
+    record = json.loads((RECORDS / f"{name}.json").read_text("utf-8"))
+    assert set(record["models"]) == {a.name for a in animals(record["set"])}
+    assert record["commit"]
+    assert zoo.good(record) or name == "fresh-first"  # what came out, came out
+    text = (RECORDS.parents[1] / "docs" / "calibration.md").read_text("utf-8")
+    assert zoo.tables(record) in text
+    assert record["commit"].rstrip("+")[:7] in text
