@@ -29,6 +29,7 @@ from collapsekit.findings import Finding, Severity, fold
 from collapsekit.groups import GroupDoor, is_grouped, names_of
 from collapsekit.joined import joined_groups
 from collapsekit.logs import event
+from collapsekit.priors import other_space
 from collapsekit.probe import Probe, Reading, Tables
 from collapsekit.provenance import provenance, run_block
 from collapsekit.results import QUARANTINED, Audit, Result
@@ -445,6 +446,9 @@ def _troubles(task: Task) -> list[Finding]:
         *troubles.skipped(task.skipped),
         *troubles.recomputed(damaged),
     ]
+    posterior = task.population.posterior
+    if task.door.one_prior:
+        found += troubles.other_space(other_space(posterior, task.door.prior_for(posterior)))
     size, distinct = task.population.size, task.population.distinct.size
     found += troubles.copies(size, distinct, task.population.effective)
     gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")

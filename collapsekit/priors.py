@@ -14,6 +14,7 @@ from collapsekit.posteriors import (
     DiagonalGaussian,
     Family,
     FullGaussian,
+    GaussianMixture,
     UniformSphere,
     VonMisesFisher,
     standard_normal,
@@ -41,6 +42,41 @@ def default_prior(posterior: Family) -> Family:
         axis[:, 0] = 1.0
         return UniformSphere(axis)
     return standard_normal(posterior.dims, posterior.device)
+
+
+def other_space(posterior: Family, prior: Family) -> tuple[str, str] | None:
+    """Where codes of the posterior lie and where the prior's, if these are known to differ."""
+    spaces = _space(posterior), _space(prior)
+    return spaces if all(spaces) and spaces[0] != spaces[1] else None
+
+
+def _space(family: Family) -> str:
+    """In words; nothing where it is not known."""
+    if isinstance(family, DiagonalGaussian | FullGaussian | GaussianMixture):
+        return _REAL
+    law = getattr(family, "distribution", getattr(family, "source", None))
+    if not isinstance(law, D.Distribution):
+        return ""
+    if isinstance(inner(law), D.VonMises):  # torch calls its support the real line
+        return "angles"
+    try:
+        support: Any = law.support
+    except (NotImplementedError, AttributeError):
+        return ""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    # By their text: torch's equal constraints are not one object.
+    return _SPACES.get(str(support), "")
+
+
+_REAL = "the real line"
+_SPACES = {
+    "Real()": _REAL,
+    "Interval(lower_bound=0.0, upper_bound=1.0)": "the interval from 0 to 1",
+    "GreaterThan(lower_bound=0.0)": "the positive numbers",
+    "GreaterThanEq(lower_bound=0.0)": "the positive numbers",
+    "Simplex()": "the simplex",
+}
 
 
 def per_row(declared: Any) -> bool:

@@ -167,8 +167,20 @@ COPIES = Code(
     remedy="Audit distinct samples; sample weights belong into training.",
     source="Kish 1965, Survey Sampling (effective sample size)",
 )
+SPACE = Code(
+    id="CK016",
+    title="The prior lives on another space",
+    meaning="The prior puts codes where the posteriors never do: N(0, I) for codes that are "
+    "angles, shares or positive. The rate then holds a cost that no encoder can avoid, and codes "
+    "drawn from the prior are none that the decoder knows.",
+    formula="support of the posterior's family against that of the prior's",
+    remedy="Pass the prior of the training, prior=..., over the same space: uniform angles, a "
+    "Beta, a Gamma or a Dirichlet distribution.",
+    source="collapsekit",
+)
 CODES = (
     COPIES,
+    SPACE,
     LOST,
     SKIPPED,
     BROKEN,
@@ -292,6 +304,14 @@ def silent(why: str, word: str) -> Finding:
         f"the decoder failed on every call ({why}){rest}.",
         verdict=None if rest else "inconclusive",
     )
+
+
+def other_space(spaces: tuple[str, str] | None) -> list[Finding]:
+    """Posteriors on one space against a prior on another."""
+    if spaces is None:
+        return []
+    told = f"posteriors are on {spaces[0]}, the prior is on {spaces[1]}: KL holds the difference."
+    return [SPACE.finding(Severity.WARN, told)]
 
 
 def converted(notes: Iterable[str]) -> list[Finding]:

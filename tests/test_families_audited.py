@@ -279,3 +279,31 @@ def test_infinite_variances_are_no_constant_encoder() -> None:
     audit = ck.audit(encode, torch.from_numpy(normal(200, 2)))
     assert "no finite mean and variance" in audit.skipped["lower_lipschitz"]
     assert not any("it is constant" in f.message for f in audit.findings)
+
+
+@pytest.mark.parametrize(
+    "posterior, prior, told",
+    [
+        (lambda x: D.VonMises(x, torch.full_like(x, 4.0)), None, "angles"),
+        (
+            lambda x: D.VonMises(x, torch.full_like(x, 4.0)),
+            D.VonMises(torch.zeros(1).double(), torch.full((1,), 1e-3).double()),
+            "",
+        ),
+        (lambda x: D.Gamma(1 + x.abs(), torch.ones_like(x)), None, "the positive numbers"),
+        (
+            lambda x: D.Gamma(1 + x.abs(), torch.ones_like(x)),
+            D.Gamma(torch.ones(1).double(), torch.ones(1).double()),
+            "",
+        ),
+        (lambda x: D.Beta(1 + x.abs(), torch.ones_like(x)), None, "the interval from 0 to 1"),
+        (lambda x: D.StudentT(torch.full_like(x, 5.0), x), None, ""),
+        (lambda x: D.Normal(x, torch.ones_like(x)), None, ""),
+    ],
+)
+def test_a_prior_on_another_space_is_told(posterior: Any, prior: Any, told: str) -> None:
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    audit = ck.audit(posterior, x, prior=prior, probes=[KL()])
+    found = [f.message for f in audit.findings if f.code == "CK016"]
+    assert len(found) == (1 if told else 0)
+    assert all(f"posteriors are on {told}, the prior is on the real line" in m for m in found)
