@@ -168,7 +168,10 @@ def alike(a: Audit | Exception, b: Audit | Exception) -> None:
         left, right = getattr(a, name), getattr(b, name)
         assert left.equals(right), (name, left.compare(right) if left.shape == right.shape else "")
     assert a.verdict.name == b.verdict.name
-    mine, theirs = ([(f.code, f.samples) for f in audit.findings] for audit in (a, b))
+    damaged = "CK013"  # that a shard was computed again
+    mine, theirs = (
+        [(f.code, f.samples) for f in audit.findings if f.code != damaged] for audit in (a, b)
+    )
     assert mine == theirs
     assert a.skipped == b.skipped
 
@@ -227,7 +230,7 @@ class Interrupted:
     damage=st.sampled_from([None, "cut", "emptied", "gone", "changed"]),
     pick=st.integers(0, 10**6),
 )
-@fuzz(15, shrink=False)
+@fuzz(8, shrink=False)
 def test_what_was_broken_off_goes_on(
     tmp_path_factory: pytest.TempPathFactory,
     model: Faulty,
@@ -247,9 +250,6 @@ def test_what_was_broken_off_goes_on(
         except error:
             harm(folder, damage, pick)
     found = audited(Interrupted(model, 0, error), policy, plan, checkpoint=folder)
-    if isinstance(found, Audit):
-        told = tuple(f for f in found.findings if f.code != "CK013")  # what was damaged is told
-        found = type(found)(**{**found.__dict__, "findings": told})
     alike(whole, found)
 
 
