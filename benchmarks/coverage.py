@@ -86,6 +86,7 @@ WIDE = {
     "linear reidentification": "samples compete for the same codes: their mean varies less than "
     "they do (intervals 1.3 times as long as its spread asks for, 150 replications)",
     "mixture-prior effective_rank": "1 in one dimension",
+    "mixture-prior reconstruction_slope": "the same in every sample",
 }
 #: Why a headline may be below the floor.
 NARROW = {
@@ -176,7 +177,7 @@ def judged(numbers: list[Number], truth: float | list[float]) -> dict[str, Any]:
     own = not isinstance(truth, list) and math.isnan(truth)
     values = np.array([n.value for n in numbers])
     # Between two whole numbers lies no count: the own mean of counts is their median.
-    whole = all(n.unit == "dimensions" for n in numbers) and (values % 1 == 0).all()
+    whole = numbers[0].unit == "dimensions" and (values % 1 == 0).mean() > 0.5
     middle = float(np.median(values) if whole else values.mean())
     each = truth if isinstance(truth, list) else [middle if own else truth] * len(numbers)
     sides = np.array([covered((n.low, n.high), t) for n, t in zip(numbers, each, strict=True)])
@@ -211,13 +212,17 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     ]
     for record in records:
         for key, row in record["headlines"].items():
-            why = ""
+            why, few = "", record["replications"] < 1000
             if row["coverage"] > CEILING:
-                why = WIDE.get(f"{record['case']} {key}", WIDE.get(key, "not explained"))
-                if math.isfinite(row.get("width", math.nan)):
+                # Of few replications all may be covered at 95 % as well: nothing to explain yet.
+                unknown = "" if few and row["low"] <= CEILING else "not explained"
+                why = WIDE.get(f"{record['case']} {key}", WIDE.get(key, unknown))
+                if why and math.isfinite(row.get("width", math.nan)):
                     why = f"{why}; {row['width']:.1f} x"
             if row["coverage"] < FLOOR:
-                why = f"**below 92.7** {NARROW.get(key, '')}".strip()
+                narrow = NARROW.get(key, "")
+                below = "within the error of few" if few and row["high"] >= FLOOR else narrow
+                why = f"**below 92.7** {below}".strip()
             if row.get("one-sided"):
                 why = f"{why}; {100 * row['one-sided']:.0f} % without an upper end".lstrip("; ")
             held = f"{row['truth']:.4g}" + (" (own mean)" if row["own mean"] else "")

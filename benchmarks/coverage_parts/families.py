@@ -93,6 +93,7 @@ def full_covariance() -> tuple[Case, Truth]:
         "folded_fraction": OWN,
         "rank_drop_fraction": OWN,
         "told_by_mean_fraction": OWN,
+        "reconstruction_slope": (w**2).sum() / np.trace(w @ means @ w.T),
     }
     model = Model(encode, lambda z: z.double() @ loadings.T)
     return partial(drawn, model, make, s), truth
@@ -220,6 +221,7 @@ def mixture_prior() -> tuple[Case, Truth]:
         "linear_dimensions": 1.0,
         "collision_fraction": OWN,
         "told_by_mean_fraction": OWN,
+        "reconstruction_slope": 1 / gain,
     }
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
