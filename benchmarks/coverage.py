@@ -80,9 +80,9 @@ WIDE = {
     "lower_lipschitz_low": "both ends of a pair share a value: ranks are those of n / 2",
     "round_trip_r2": "the squared mean of the codes is all that varies; widened by the bias",
     "round_trip_r2_prior": "the squared mean of the codes is all that varies; widened by the bias",
-    "digits round_trip_r2": "the clip narrows the value's spread, and the interval leaves it out",
-    "digits robust_round_trip_r2": "the clip narrows the value's spread, and the interval leaves it out",
-    "digits round_trip_r2_prior": "the clip narrows the value's spread, and the interval leaves it out",
+    "digits round_trip_r2": "the clip narrows the value, not its interval",
+    "digits robust_round_trip_r2": "the clip narrows the value, not its interval",
+    "digits round_trip_r2_prior": "the clip narrows the value, not its interval",
     "reidentification": "samples compete for the same codes: their mean varies less than they do",
     "linear reidentification": "samples compete for the same codes: their mean varies less than "
     "they do (intervals 1.3 times as long as its spread asks for, 150 replications)",
