@@ -445,27 +445,39 @@ class Observation:
     @cached_property
     def z_recoded_rounded(self) -> Tensor:
         """E(D(z) rounded to 256 levels of the data's range): float64 [B, D]."""
-        image = self.reconstruction
+        image = _wide(self.reconstruction)
         low, width = self._range_as(image)
         step = torch.where(width > 0, width / 255, 1.0)
-        return self._encode_mean((low + torch.round((image - low) / step) * step).to(image.dtype))
+        return self._encode_disturbed(low + torch.round((image - low) / step) * step)
 
     def z_recoded_noisy(self, share: float) -> Tensor:
         """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]."""
-        image = self.reconstruction
+        image = _wide(self.reconstruction)
         normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)
         _, width = self._range_as(image)
-        return self._encode_mean(image + (normal * (share * width)).to(image.dtype))
+        return self._encode_disturbed(image + (normal * (share * width)).to(image.dtype))
 
     def _range_as(self, image: Tensor) -> tuple[Tensor, Tensor]:
         low, high = self.population.value_range
         shape = image.shape[1:] if low.ndim else ()
         return low.reshape(shape).to(image), (high - low).reshape(shape).to(image)
 
+    def _encode_disturbed(self, image: Tensor) -> Tensor:
+        dtype = self.reconstruction.dtype
+        if not dtype.is_floating_point and dtype != torch.bool:
+            ends = torch.iinfo(dtype)
+            image = image.round().clamp(ends.min, ends.max)
+        return self._encode_mean(image.to(dtype))
+
     def _encode_mean(self, image: Tensor) -> Tensor:
         x = self.door.as_input(image, self.context)
         encoded = self.door.encode(x, self.source, self.index)
         return torch.where(encoded.good[:, None], encoded.posterior.mean, torch.nan)
+
+
+def _wide(image: Tensor) -> Tensor:
+    """Bytes as numbers that noise does not wrap round."""
+    return image if image.is_floating_point() else image.to(torch.float64)
 
 
 class _Given:

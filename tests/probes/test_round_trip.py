@@ -120,3 +120,23 @@ def test_what_counts_as_an_image(
     population = Population(Door(None), np.arange(20), posterior, lambda rows: x[rows], 20)
     assert population.images is images
     assert population.value_range[0].numel() == (1 if images else math.prod(shape))
+
+
+def test_noise_does_not_wrap_bytes() -> None:
+    """Outputs near 0, as bytes and as numbers: a little noise below 0 is 0, not 255."""
+    x = torch.randn(400, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pixels = (2 + x * torch.tensor([1.0, 40.0], dtype=torch.float64)).clamp(0, 255).round()
+
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x[:, :1].to(torch.float64) / 40
+        return mean, torch.full_like(mean, 0.05)
+
+    def found(dtype: torch.dtype) -> float:
+        def decode(z: Tensor) -> Tensor:
+            return torch.cat([40 * z, z], dim=1).clamp(0, 255).round().to(dtype)
+
+        audit = ck.audit((encode, decode), pixels.to(dtype), probes=[ck.probes.RoundTrip()])
+        return audit.number("robust_round_trip_r2").value
+
+    # rounding to whole bytes is all that sets the two apart
+    assert found(torch.uint8) == pytest.approx(found(torch.float64), abs=0.1)
