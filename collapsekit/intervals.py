@@ -120,6 +120,20 @@ def wilson(count: float, n: float) -> tuple[float, float]:
     )
 
 
+def count_limits(chance: Array) -> tuple[int, int]:
+    """2.5 % and 97.5 % quantiles of how many of some things are so, each with its own chance.
+
+    The Poisson binomial distribution. Moving every thing to its own limit at once would ask for a
+    coincidence: of 32 values just beyond a bar, all 32 by chance.
+    """
+    of = np.ones(1)
+    for p in np.asarray(chance, dtype=np.float64):
+        of = np.convolve(of, [1 - p, p])
+    below = np.cumsum(of)
+    low, high = (int(np.searchsorted(below, end - 1e-12)) for end in (0.025, 0.975))
+    return low, high
+
+
 def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
     """Wilson 95 % limits of many counts out of one n."""
     limits = np.array([wilson(int(c), n) for c in np.asarray(count).ravel()]).reshape(-1, 2)

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import Z95
+from collapsekit.intervals import count_limits
 from collapsekit.number import Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -27,12 +28,16 @@ FAKE = Code(
     "two apart.",
     formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
     "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
-    "all dimensions are fake with both moved up by 1.96 standard errors; inconclusive when so many "
-    "are with both moved down.",
+    "all dimensions are fake at the lower limit of their number, inconclusive when at the upper. "
+    "Limits of the number: 2.5 % and 97.5 % of the Poisson binomial distribution in which each "
+    "dimension lies beyond the bar with the chance that its standard errors give.",
     remedy="Do not read the active units alone; in the latent reconstruction loss keep the "
     "gradient through the code, and give it a weight of 3 to 10 beta.",
     source="collapsekit",
 )
+
+
+BOTH = ("information", "shuffle_cost")
 
 
 @dataclass(frozen=True)
@@ -62,38 +67,39 @@ class Informative:
                 expected="a likelihood",
                 remedy='pass likelihood=..., for 0.5 SSE + beta KL ("gaussian", sqrt(beta))',
             )
-        informative = self._above(table, 0.0)
-        number = Number(
-            "informative_fraction",
-            float(informative.mean()),
-            float(self._above(table, -Z95).mean()),
-            float(self._above(table, Z95).mean()),
-            "share",
-            len(table),
-            f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "
-            "limits: both moved by 1.96 standard errors",
-        )
+        informative = self._informative(table)
         active = table["active"].to_numpy(dtype=bool)
-        fake, sure, perhaps = (active & ~self._above(table, by) for by in (0.0, Z95, -Z95))
-        share = Number(
-            "fake_fraction",
-            float(fake.mean()),
-            float(sure.mean()),
-            float(perhaps.mean()),
-            "share",
-            len(table),
-            "active and not informative; limits as those of informative_fraction",
+        fake = active & ~informative
+        chance = self._chance(table)
+        limits = "limits: dimensions on either side of the bar, by the standard error of each"
+        number = _share_of(
+            "informative_fraction",
+            informative,
+            chance,
+            f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "
+            + limits,
+        )
+        share = _share_of(
+            "fake_fraction", fake, np.where(active, 1 - chance, 0.0), f"active alone; {limits}"
         )
         columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
         finding = self._judge(number, share, fake, table)
         return Result((number,), dimensions=columns, findings=(finding,))
 
-    def _above(self, table: pd.DataFrame, shift: float) -> Array:
-        reached = np.ones(len(table), dtype=bool)
-        for name in ("information", "shuffle_cost"):
-            value, error = (table[c].to_numpy(dtype=np.float64) for c in (name, f"{name}_se"))
-            reached &= value + shift * np.nan_to_num(error) > self.least
-        return reached
+    def _informative(self, table: pd.DataFrame) -> Array:
+        found: Array = np.all([table[c].to_numpy(np.float64) > self.least for c in BOTH], axis=0)
+        return found
+
+    def _chance(self, table: pd.DataFrame) -> Array:
+        """How likely both measures of a dimension lie above the bar, each normal about its value;
+        the less likely one decides."""
+        sides = []
+        for name in BOTH:
+            value, error = (table[c].to_numpy(np.float64) for c in (name, f"{name}_se"))
+            error = np.maximum(np.nan_to_num(error), 1e-12)
+            sides.append(norm.cdf((value - self.least) / error))
+        found: Array = np.minimum(*sides)
+        return found
 
     def _share(self, fake: Array, table: pd.DataFrame) -> str:
         told = ""
@@ -131,3 +137,9 @@ class Informative:
             verdict=word,
             dimensions=table.index[fake] if many else (),
         )
+
+
+def _share_of(name: str, found: Array, chance: Array, note: str) -> Number:
+    low, high = (end / len(found) for end in count_limits(chance))
+    value = float(found.mean())
+    return Number(name, value, min(low, value), max(high, value), "share", len(found), note)
