@@ -130,7 +130,6 @@ __all__ = [
     "SwapGap",
     "Traversals",
     "active_units",
-    "chosen",
     "collisions",
     "decoder_folds",
     "decoder_jacobian",
