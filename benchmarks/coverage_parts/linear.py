@@ -61,6 +61,10 @@ def linear() -> tuple[Case, Truth]:
         "fold_fraction": 0.0,
         "fold_fraction_prior": 0.0,
         "robust_round_trip_r2": GIVEN,
+        "total_correlation": 0.0,
+        "told_by_mean_fraction": OWN,
+        # D(m) = lam v x: the covariance of x and D(m) over the variance of D(m)
+        "reconstruction_slope": lam.sum() / (lam**2 * v).sum(),
     }
     return linear_audit, truth
 
