@@ -81,7 +81,9 @@ class ModelInformation:
         value, heaviest, left, heaviest_left = _divergence(scores)
         saturated = heaviest >= self.heaviest
         saturated_left = (heaviest_left >= self.heaviest).to(torch.float64)
-        own_spread = saturated_left.var(dim=1, correction=0) * (saturated_left.shape[1] - 1)
+        # By its squares: torch warns of the variance of no rows, where a batch is past `own_rows`.
+        apart = saturated_left - saturated_left.mean(dim=1, keepdim=True)
+        own_spread = apart.square().mean(dim=1) * (saturated_left.shape[1] - 1)
         # The encoder's answer to the same question, in the same direction: of two Gaussians
         # KL(p || q) is several times KL(q || p) where q is narrow.
         reverse = divergence(obs.prior, obs.posterior, obs.noise("reverse")).total.to(value.device)
