@@ -70,7 +70,7 @@ def test_a_collapsed_encoder_collides_though_it_orders_its_inputs() -> None:
     result = of(1e-3 * x, np.ones_like(x), x)
     # One of ten random others lies beyond the median distance: all but 2^-10 of the samples.
     assert result.numbers[0].value > 0.98
-    assert "tells some 1 samples apart" in result.findings[0].message
+    assert "tells hardly two samples apart" in result.findings[0].message
 
 
 def test_it_is_told_for_fewer_samples_too() -> None:
