@@ -20,7 +20,7 @@ CAUSE = Code(
     formula="linear_dimensions = number of principal variances lambda_j of the data with "
     "lambda_j > beta s^2, at most D; s and beta as declared (beta = s^2 counts once: it is the "
     "scale sqrt(beta) of 0.5 SSE + beta KL). Explains: a finding argues for total, partial or "
-    "local collapse, and active_units >= linear_dimensions < D.",
+    "local collapse, and linear_dimensions <= active_units < D.",
     remedy="Lower the decoder's variance or beta, or learn the variance, until it is below the "
     "variances that the code should carry; a smaller code loses nothing. Annealing beta does not "
     "help where the optimum itself is collapsed.",
@@ -54,7 +54,8 @@ class DecoderVariance:
             f"dimensions; this one uses {m}"
         )
         evidence = [Evidence(linear), Evidence(decoder), Evidence(active)]
-        if collapsed and m >= k and k < dims:
+        # Where every unit is active, no idle one is left to explain.
+        if collapsed and k <= m < dims:
             doubt = "" if m >= most else f", as far as {linear.n:,} rows tell (at most {most})"
             finding = CAUSE.finding(
                 Severity.WARN, f"{told}: that explains the collapse{doubt}.", evidence=evidence
