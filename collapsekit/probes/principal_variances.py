@@ -30,7 +30,7 @@ class PrincipalVariances:
     """
 
     limit: int | None = 1024  # rows: half of them find directions, half measure along these
-    level: float = 0.05  # of counting one direction too many, over all directions
+    level: float = 0.05  # of counting one direction too many
     most_values: int = 1 << 26  # of the rows together: half a gigabyte in double precision
     kept: int = 256  # components in the table
 
@@ -44,17 +44,22 @@ class PrincipalVariances:
         bar = 0.0  # another likelihood, or one of the model's own, has no variance to compare
         if isinstance(likelihood, Gaussian) and not offers(obs.door.adapter, "log_likelihood"):
             bar = threshold(likelihood.scale, beta)
-        inside, outside, rows = np.zeros(0), np.zeros(0), 0
+        inside, outside, rows, surely = np.zeros(0), np.zeros(0), 0, 0
         if bar > 0 and int(obs.rows[0]) == 0:
             width = obs.door.target(obs.x)[0].numel()
             rows = max(2, min(self.limit or obs.population.size, self.most_values // width))
             points = obs.population.head(rows).targets.to(torch.float64)
-            inside, outside = spectrum(points)
-            rows = len(points)
+            inside, held = spectrum(points)
+            outside, rows = np.diagonal(held), len(points)
+            surely = _surely(held, rows - rows // 2, bar, self.level)
         component = np.arange(len(inside))
         return {
             "spectrum": Rows(component, inside=inside, outside=outside),
-            "rows": Rows(np.zeros(min(rows, 1), np.int64), count=np.full(min(rows, 1), rows)),
+            "rows": Rows(
+                np.zeros(min(rows, 1), np.int64),
+                count=np.full(min(rows, 1), rows),
+                surely=np.full(min(rows, 1), surely),
+            ),
             "facts": Constant((bar, obs.door.dims)),
         }
 
@@ -65,8 +70,8 @@ class PrincipalVariances:
         if not len(found):
             return Result()
         rows = int(state["rows"].column("count")[0])
-        inside, outside = found.column("inside"), found.column("outside")
-        surely = _surely(outside, rows - rows // 2, bar, self.level)
+        inside = found.column("inside")
+        surely = int(state["rows"].column("surely")[0])
         most = max(_at_most(inside, rows, bar, self.level), surely)
         if most >= rows // 2 - 1:  # every component that so few rows can show: more may exceed it
             most = dims
@@ -77,9 +82,10 @@ class PrincipalVariances:
             float(min(most, dims)),
             "dimensions",
             rows,
-            f"of {dims}; principal variances above {bar:.4g}, found on half of the rows and "
-            f"measured on the other, surely at level {self.level:g}; upper end: what the variances "
-            "of all rows at once do not exclude at that level",
+            f"of {dims}; principal variances above {bar:.4g}: directions found on half of the "
+            "rows, the least variance among them measured on the other, surely at level "
+            f"{self.level:g}; upper end: what the variances of all rows at once do not exclude at "
+            "that level",
         )
         table = found.frame().head(self.kept)
         table = table.rename(columns={"inside": "variance", "outside": "variance_held_out"})
@@ -127,28 +133,40 @@ def spectrum(points: Tensor) -> tuple[Array, Array]:
     -------
     inside : ndarray, float64 [m]
         Eigenvalues of the covariance of all rows, falling: the largest read high.
-    outside : ndarray, float64 [m]
-        Variances of the second half of the rows along the principal directions of the first: true
-        variances of directions that are a little off, so the largest read low and noise as it is.
+    held : ndarray, float64 [m, m]
+        Covariance of the second half of the rows in the principal directions of the first; on its
+        diagonal are true variances of directions that are a little off, so the largest read low
+        and noise as it is, but for what leaks in from the largest.
     """
     n = len(points)
     first, second = points[: n // 2], points[n // 2 :]
     count = min(n // 2 - 1, points.shape[1])
     if count < 1:
-        return np.zeros(0), np.zeros(0)
+        return np.zeros(0), np.zeros((0, 0))
     directions = torch.linalg.svd(first - first.mean(dim=0), full_matrices=False).Vh[:count]
     along = (second - second.mean(dim=0)) @ directions.T
-    outside = along.square().sum(dim=0) / max(len(second) - 1, 1)
+    held = along.T @ along / max(len(second) - 1, 1)
     centred = points - points.mean(dim=0)
     gram = centred.T @ centred if points.shape[1] <= n else centred @ centred.T
     inside = torch.linalg.eigvalsh(gram).flip(0)[:count].clamp(min=0.0) / (n - 1)
-    return to_numpy(inside), to_numpy(outside)
+    return to_numpy(inside), to_numpy(held)
 
 
-def _surely(outside: Array, rows: int, bar: float, level: float) -> int:
-    """How many held-out variances of `rows` rows exceed `bar` for sure: chi-square, Bonferroni."""
+def _surely(held: Array, rows: int, bar: float, level: float) -> int:
+    """How many principal variances exceed `bar` for sure, by a held-out covariance of `rows` rows.
+
+    If no more than k - 1 do, any k directions hold one of variance `bar` or less (interlacing), and
+    the least variance of a sample among these k is at most that one's, `bar` chi-square / degrees
+    of freedom for normal data. The least variance falls with every direction added, so k = 1, 2,
+    ... are tested in turn at the same level, up to the first that fails: the first leading block of
+    held - threshold which is not positive definite. Variances taken one by one would not do: two
+    directions that share one large variance both exceed the bar.
+    """
     free = max(rows - 1, 1)
-    return int((outside > bar * chi2.isf(level / max(len(outside), 1), free) / free).sum())
+    least = bar * chi2.isf(level, free) / free
+    shifted = torch.from_numpy(held) - least * torch.eye(len(held), dtype=torch.float64)
+    failed = int(torch.linalg.cholesky_ex(shifted).info) if len(held) else 0
+    return failed - 1 if failed else len(held)
 
 
 def _at_most(inside: Array, rows: int, bar: float, level: float) -> int:
@@ -181,5 +199,5 @@ def linear_dimensions(x: Any, scale: float, *, beta: float | None = None) -> int
         Principal variances that surely exceed beta scale^2.
     """
     points = torch.as_tensor(np.asarray(x), dtype=torch.float64).flatten(1)
-    _, outside = spectrum(points)
-    return _surely(outside, len(points) - len(points) // 2, threshold(scale, beta), 0.05)
+    _, held = spectrum(points)
+    return _surely(held, len(points) - len(points) // 2, threshold(scale, beta), 0.05)

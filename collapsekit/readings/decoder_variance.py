@@ -60,6 +60,12 @@ class DecoderVariance:
             finding = CAUSE.finding(
                 Severity.WARN, f"{told}: that explains the collapse{doubt}.", evidence=evidence
             )
+        elif collapsed and k < dims:
+            part = (
+                f"that explains {dims - k} of the {dims - m} idle dimensions; {k - m} "
+                f"{'has' if k - m == 1 else 'have'} another cause"
+            )
+            finding = CAUSE.finding(Severity.OK, f"{told}: {part}.", evidence=evidence)
         elif collapsed:
             finding = CAUSE.finding(
                 Severity.OK, f"{told}: the collapse has another cause.", evidence=evidence

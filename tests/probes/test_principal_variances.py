@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
-from collapsekit.probes.principal_variances import _at_most, spectrum, threshold
+from collapsekit.probes.principal_variances import _at_most, _surely, spectrum, threshold
 from tests import models
 
 # Variances of the data in sixteen directions; the last twelve are noise of variance 0.25.
@@ -101,11 +101,32 @@ def test_noise_is_not_counted_at_its_level() -> None:
     assert false <= 20  # P(more | 0.05) < 0.001
 
 
+def test_noise_is_not_counted_beside_strong_directions() -> None:
+    # What leaks from six strong directions into those found after them once made 40 of 200 false.
+    strong = np.array([64.0] * 6 + [1.0] * 58)
+    counts = []
+    for seed in range(200):
+        x = np.random.default_rng(seed).normal(size=(400, 64)) * np.sqrt(strong)
+        counts.append(ck.probes.linear_dimensions(x, 1.0))
+    assert sum(count > 6 for count in counts) <= 20
+    assert min(counts) >= 6
+
+
+def test_two_directions_that_share_a_variance_count_once() -> None:
+    # Both halves of one strong axis exceed the bar by themselves; there is one variance above it.
+    turned = np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+    held = turned @ np.diag([8.0, 0.5]) @ turned.T
+    assert (np.diagonal(held) > 4.0).all()
+    assert _surely(held, 10_000, 1.0, 0.05) == 1
+    assert _surely(np.diag([8.0, 2.0, 0.5, 3.0]), 10_000, 1.0, 0.05) == 2
+    assert _surely(np.diag([8.0, 2.0]), 10_000, 1.0, 0.05) == 2
+
+
 def test_held_out_variances_do_not_read_high() -> None:
     held, inside = [], []
     for seed in range(200):
         first, outside = spectrum(data(200, seed))
-        held.append(outside[0])
+        held.append(outside[0, 0])
         inside.append(first[0])
     error = np.std(held) / math.sqrt(200)
     assert np.mean(held) < 6.0 + 3 * error
@@ -161,3 +182,15 @@ def test_the_upper_end_covers_what_a_few_rows_hide() -> None:
     # and it is not everything: half of these lie far below
     x = torch.from_numpy(rng.normal(size=(1000, 8)) * np.sqrt([2.0] * 4 + [0.3] * 4))
     assert _at_most(spectrum(x)[0], 1000, 1.0, 0.05) == 4
+
+
+def test_a_collapse_that_the_variance_explains_in_part() -> None:
+    class Half(PPCA):  # uses two of the four dimensions that the linear optimum uses
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mean, scale = super().encode(x)
+            idle = torch.arange(self.dims) >= 2
+            return mean.masked_fill(idle, 0.0), scale.masked_fill(idle, 1.0)
+
+    found = cause(ck.audit(Half(0.25), data(), likelihood=("gaussian", 0.5)))
+    assert found.severity is ck.Severity.OK
+    assert "explains 4 of the 6 idle dimensions; 2 have another cause" in found.message
