@@ -54,7 +54,8 @@ class Finding:
         The code's title; what was found here, with its numbers; what to do about it.
     evidence : tuple of Evidence
     verdict : str or None
-        The verdict word that this finding argues for, if any.
+        The verdict word that this finding argues for, if any; of one that is itself inconclusive,
+        the worst word that it would argue for if it were settled.
     samples, dimensions : tuple of int
         Which ones; at most 1,000 are kept, the message carries the full count.
     """
@@ -163,48 +164,89 @@ class Verdict:
         return f"{self.name}: {self.sentence.removeprefix(f'{STATE[self.name]}: ')}"
 
 
-def fold(findings: Sequence[Finding]) -> Verdict:
-    """Fold findings into the verdict: the first word of `VERDICTS` that one of them argues for.
+#: The words that say what is wrong, worst first.
+WRONG = VERDICTS[: VERDICTS.index("inconclusive")]
 
-    A word counts when its finding warns or fails; ``inconclusive`` also counts when its finding is
-    itself inconclusive. Without any finding there is nothing to be healthy about: inconclusive.
-    Warnings that carry no word (a prior mismatch, say) are told beside any verdict.
+
+def fold(findings: Sequence[Finding]) -> Verdict:
+    """Fold findings into the verdict: the one word that is right however open questions come out.
+
+    Settled is the worst word that a finding argues for by a warning or a failure. A finding that is
+    itself inconclusive and carries a worse word would overrule it if it were settled: then the
+    verdict is inconclusive. One that carries the same or a milder word changes nothing. Where
+    nothing is settled, any open question keeps the code from being called healthy, and so does a
+    finding whose word is ``inconclusive`` (samples were lost, say): what it doubts is no word but
+    whether the rest stands for all. Without any finding there is nothing to be healthy about:
+    inconclusive. Warnings that carry no word (a prior mismatch, say) are told beside any verdict.
     """
-    for word in VERDICTS[:-1]:
-        bar = Severity.INCONCLUSIVE if word == "inconclusive" else Severity.WARN
-        deciding = [f for f in findings if f.verdict == word and f.severity >= bar]
+    settled, deciding = None, []
+    for word in WRONG:
+        deciding = [f for f in findings if f.verdict == word and f.severity >= Severity.WARN]
         if deciding:
-            deciding.sort(key=lambda f: -f.severity)
-            return Verdict(
-                name=word,
-                sentence=_sentence(word, deciding, findings),
-                severity=deciding[0].severity,
-                codes=tuple(dict.fromkeys(f.code for f in deciding)),
-            )
-    if not any(f.verdict == "healthy" for f in findings):
+            settled = word
+            break
+    open_ = _open(findings, settled)
+    if open_:
+        return _undecided(open_, settled, deciding, findings)
+    if settled is not None:
+        return _decided(settled, deciding, findings)
+    healthy = [f for f in findings if f.verdict == "healthy"]
+    if not healthy:
         return Verdict(
             "inconclusive",
             "Inconclusive: no probe that could decide ran. See the findings for what was missing.",
             Severity.INCONCLUSIVE,
         )
-    healthy = [f for f in findings if f.verdict == "healthy"]
+    return _decided("healthy", healthy, findings)
+
+
+def _open(findings: Sequence[Finding], settled: str | None) -> list[Finding]:
+    """Findings that leave the verdict open, those that might argue for the worst word first."""
+    words = WRONG if settled is None else WRONG[: WRONG.index(settled)]
+    found = [f for f in findings if f.severity is Severity.INCONCLUSIVE and f.verdict in words]
+    found.sort(key=lambda f: WRONG.index(str(f.verdict)))
+    if settled is None:
+        doubts = (f for f in findings if f.verdict == "inconclusive")
+        found += sorted((f for f in doubts if f.severity), key=lambda f: -f.severity)
+    return found
+
+
+def _undecided(
+    open_: Sequence[Finding],
+    settled: str | None,
+    deciding: Sequence[Finding],
+    findings: Sequence[Finding],
+) -> Verdict:
+    words = dict.fromkeys(str(f.verdict) for f in open_ if f.verdict in WRONG)
+    told = f"perhaps {' or '.join(words)}" if words else ""
+    if settled is not None:
+        told += f", {settled} at least"
+    sentence = _sentence("inconclusive", [*open_[:2], *deciding], findings, told)
+    found = dict.fromkeys(f.code for f in (*open_, *deciding))
+    return Verdict("inconclusive", sentence, max(f.severity for f in open_), tuple(found))
+
+
+def _decided(word: str, deciding: Sequence[Finding], findings: Sequence[Finding]) -> Verdict:
+    deciding = sorted(deciding, key=lambda f: -f.severity)
     return Verdict(
-        name="healthy",
-        sentence=_sentence("healthy", healthy, findings),
-        severity=Severity.OK,
-        codes=tuple(dict.fromkeys(f.code for f in healthy)),
+        name=word,
+        sentence=_sentence(word, deciding, findings),
+        severity=deciding[0].severity,
+        codes=tuple(dict.fromkeys(f.code for f in deciding)),
     )
 
 
-def _sentence(word: str, deciding: Sequence[Finding], findings: Sequence[Finding]) -> str:
-    parts = [f"{STATE[word]}: {deciding[0].message}"]
+def _sentence(
+    word: str, deciding: Sequence[Finding], findings: Sequence[Finding], told: str = ""
+) -> str:
+    first = deciding[0].message
+    parts = [f"{STATE[word]}: {told}. {_capital(first)}" if told else f"{STATE[word]}: {first}"]
     parts += [_capital(f.message) for f in deciding[1:3]]
     if deciding[0].advice:
         parts.append(deciding[0].advice)
     beside = [f for f in findings if f.verdict is None and f.severity >= Severity.WARN]
-    told = [_capital(f.message) for f in beside[:2]]
-    if told:
-        parts += [f"Beside it: {beside[0].message}", *told[1:]]
+    if beside:
+        parts += [f"Beside it: {beside[0].message}", *(_capital(f.message) for f in beside[1:2])]
     return " ".join(parts)
 
 

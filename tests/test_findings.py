@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from collapsekit.findings import VERDICTS, Code, Finding, Severity, fold
+from collapsekit.findings import VERDICTS, WRONG, Code, Finding, Severity, fold
 
 CODE = Code("CK999", "Title", "meaning", "formula", "Do this.", "source")
 
@@ -28,9 +28,74 @@ def test_the_earlier_word_wins(first: str, second: str) -> None:
     assert fold(pair[::-1]).name == first
 
 
-@pytest.mark.parametrize("severity", [Severity.OK, Severity.INCONCLUSIVE])
-def test_only_warnings_and_failures_carry_a_word(severity: Severity) -> None:
-    assert fold([finding("total", severity), finding("healthy", Severity.OK)]).name == "healthy"
+def test_what_passed_argues_for_nothing() -> None:
+    passed = finding("total", Severity.OK)
+    assert fold([passed, finding("healthy", Severity.OK)]).name == "healthy"
+
+
+SETTLED, OPEN = Severity.WARN, Severity.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [
+        # An open question about a worse word blocks the milder one ...
+        ([("total", OPEN), ("partial", SETTLED)], "inconclusive"),
+        ([("total", OPEN), ("local", SETTLED)], "inconclusive"),
+        ([("total", OPEN), ("near-deterministic", SETTLED)], "inconclusive"),
+        ([("local", OPEN), ("partial", SETTLED)], "inconclusive"),
+        ([("near-deterministic", OPEN), ("partial", SETTLED)], "inconclusive"),
+        ([("contradictory", OPEN), ("total", SETTLED)], "inconclusive"),
+        # ... one about the same or a milder word does not: the word is right in either case.
+        ([("total", OPEN), ("total", SETTLED)], "total"),
+        ([("local", OPEN), ("total", SETTLED)], "total"),
+        ([("partial", OPEN), ("local", SETTLED)], "local"),
+        ([("partial", OPEN), ("near-deterministic", SETTLED)], "near-deterministic"),
+        ([("partial", OPEN), ("partial", SETTLED), ("partial", OPEN)], "partial"),
+        ([("total", OPEN), ("contradictory", SETTLED)], "contradictory"),
+        # With nothing settled, any of them leaves it open.
+        ([("partial", OPEN)], "inconclusive"),
+        ([("near-deterministic", OPEN)], "inconclusive"),
+        ([("total", OPEN), ("partial", OPEN)], "inconclusive"),
+        # A doubt whether what was measured stands for all is no word: it keeps from healthy alone.
+        ([("inconclusive", SETTLED), ("partial", SETTLED)], "partial"),
+        ([("inconclusive", SETTLED)], "inconclusive"),
+        ([("inconclusive", SETTLED), ("total", OPEN), ("partial", SETTLED)], "inconclusive"),
+        # No word, no say.
+        ([(None, OPEN), (None, SETTLED)], "healthy"),
+        ([(None, OPEN), ("partial", SETTLED)], "partial"),
+    ],
+)
+def test_an_open_question_blocks_the_milder_words_alone(
+    found: list[tuple[str | None, Severity]], word: str
+) -> None:
+    findings = [finding("healthy", Severity.OK), *(finding(*pair) for pair in found)]
+    for order in itertools.permutations(findings):
+        assert fold(order).name == word
+
+
+@pytest.mark.parametrize("opened", WRONG)
+@pytest.mark.parametrize("settled", [*WRONG, None])
+def test_a_verdict_is_what_every_way_to_settle_it_gives(opened: str, settled: str | None) -> None:
+    """The rule from its meaning: settle the open finding either way, and compare the two words."""
+    rest = [finding("healthy", Severity.OK)]
+    rest += [] if settled is None else [finding(settled, Severity.WARN)]
+    ways = {fold([*rest, finding(opened, Severity.FAIL)]).name, fold(rest).name}
+    word = fold([*rest, finding(opened, Severity.INCONCLUSIVE)]).name
+    assert word == (ways.pop() if len(ways) == 1 else "inconclusive")
+
+
+def test_an_open_verdict_says_what_it_may_be() -> None:
+    found = [
+        finding("partial", Severity.WARN, "3 of 8 are dead."),
+        finding("total", Severity.INCONCLUSIVE, "the rate is on both sides of 0.1."),
+    ]
+    verdict = fold(found)
+    assert verdict.sentence == (
+        "Inconclusive: perhaps total, partial at least. The rate is on both sides of 0.1. "
+        "3 of 8 are dead. Do this."
+    )
+    assert verdict.severity is Severity.INCONCLUSIVE
 
 
 def test_inconclusive_stands_between_partial_and_healthy() -> None:

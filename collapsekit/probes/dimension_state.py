@@ -37,7 +37,8 @@ LOCAL_DIMENSIONS = Code(
     "on part of the data and is narrow on another part. A mixed dimension of one common width is "
     "merely weak.",
     formula="mixed, and the shares of samples with sigma^2 > 0.9 and with sigma^2 < 0.5 of the "
-    "prior's are both at least delta; a verdict where both lower Wilson limits are.",
+    "prior's are both at least delta; a verdict where both lower Wilson limits are, inconclusive "
+    "where both upper ones are and it may be mixed.",
     remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
     source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
 )
@@ -94,19 +95,31 @@ class DimensionState:
             index=pd.RangeIndex(len(words), name="dimension"),
         )
         findings = [self._judge_passive(number, passive)]
-        if local.any():
-            # Sure of both parts, by Wilson's lower limits, before it is worth a verdict.
-            sure = [wilson_arrays(part, n)[0] >= self.delta for part in (wide, narrow)]
-            findings.append(
-                LOCAL_DIMENSIONS.finding(
-                    Severity.WARN,
-                    f"{int(local.sum())} of {len(local)} dimensions are used for some samples and "
-                    "equal the prior for others.",
-                    verdict="local" if (local & sure[0] & sure[1]).any() else None,
-                    dimensions=np.flatnonzero(local),
-                )
-            )
+        parts = [wilson_arrays(part, n) for part in (wide, narrow)]
+        sure = local & np.all([least >= self.delta for least, _ in parts], axis=0)
+        perhaps = (low < 1 - self.delta) & (high > self.delta)
+        perhaps &= np.all([most >= self.delta for _, most in parts], axis=0)
+        if (local | perhaps).any():
+            findings.append(self._judge_local(local, sure, perhaps, n))
         return Result(numbers=(number,), dimensions=dimensions, findings=tuple(findings))
+
+    def _judge_local(self, local: Array, sure: Array, perhaps: Array, n: int) -> Finding:
+        """Sure of both parts, by Wilson's lower limits, before it is worth a verdict."""
+        told = (
+            f"{int(local.sum())} of {len(local)} dimensions are used for some samples and equal "
+            "the prior for others"
+        )
+        if sure.any():
+            severity = Severity.WARN
+        else:
+            severity = Severity.INCONCLUSIVE
+            told += f", {int((local | perhaps).sum())} perhaps; {n:,} samples do not settle it"
+        return LOCAL_DIMENSIONS.finding(
+            severity,
+            f"{told}.",
+            verdict="local",
+            dimensions=np.flatnonzero(local if local.any() else perhaps),
+        )
 
     def _judge_passive(self, number: Number, passive: Array) -> Finding:
         of = f"of {len(passive)} dimensions"
@@ -116,10 +129,11 @@ class DimensionState:
                 f"{int(number.value)} {of} equal the prior for at least {1 - self.delta:.0%} of "
                 "the samples."
             )
-        elif number.value >= 1:
-            severity, verdict = Severity.INCONCLUSIVE, "inconclusive"
+        elif number.high >= 1:
+            severity, verdict = Severity.INCONCLUSIVE, "partial"
             message = (
-                f"{int(number.value)} {of} look passive, but {number.n:,} samples do not settle it."
+                f"{int(number.value)} {of} look passive, {number.high:.0f} perhaps; "
+                f"{number.n:,} samples do not settle it."
             )
         else:
             severity, verdict = Severity.OK, "healthy"

@@ -71,7 +71,7 @@ class KL:
             severity, verdict = Severity.FAIL, "total"
             message = f"the posterior equals the prior: the rate is {rate.digits()} nats a sample."
         elif rate.straddles(self.collapsed_rate):
-            severity, verdict = Severity.INCONCLUSIVE, "inconclusive"
+            severity, verdict = Severity.INCONCLUSIVE, "total"
             message = (
                 f"the rate is {rate.digits()} nats{rate.interval()}, on both sides of "
                 f"{self.collapsed_rate:g}."

@@ -127,13 +127,14 @@ class LocalCollapse:
         pairs = (wide, narrow), (prior, apart)
         if any(min(few.low, others.low) >= self.local_share for few, others in pairs):
             return Severity.FAIL, "local"
-        doubtful = prior.straddles(self.total_share) or any(
-            min(few.high, others.high) > self.local_share for few, others in pairs
-        )
-        if wide.straddles(self.local_share) or (wide.low >= self.local_share and doubtful):
-            return Severity.INCONCLUSIVE, "inconclusive"
+        if prior.high >= self.total_share:
+            return Severity.INCONCLUSIVE, "total"
+        if any(min(few.high, others.high) >= self.local_share for few, others in pairs):
+            return Severity.INCONCLUSIVE, "local"
         if wide.low >= self.local_share:
             return Severity.WARN, None
+        if wide.high >= self.local_share:  # weak everywhere or for few: neither is a word
+            return Severity.INCONCLUSIVE, None
         return Severity.OK, "healthy"
 
     def conclude(self, state: States) -> Result:
@@ -162,7 +163,7 @@ class LocalCollapse:
         severity, verdict = self._judge(
             judged, at_prior, *(share_number("", k, n) for k in (narrow, apart))
         )
-        if verdict is None:
+        if severity is Severity.WARN:
             limits += "; the code is weak for every sample alike, and equals the prior for few"
         finding = LOCAL.finding(
             severity,

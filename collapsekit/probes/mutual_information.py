@@ -166,7 +166,7 @@ class MutualInformation:
                 Severity.INCONCLUSIVE,
                 f"the information about {about} is {between}, on both sides of {self.least:g}.",
                 evidence=evidence,
-                verdict="inconclusive",
+                verdict="total",
             )
         return INFORMATION.finding(
             Severity.OK,

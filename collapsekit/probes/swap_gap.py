@@ -85,6 +85,12 @@ class SwapGap:
                 f"{cost}: the own code reconstructs worse than another's. Encoder and decoder do "
                 "not belong together, or the data are not what they learnt from."
             )
+        elif gap.high < 0 and gap.low <= -bar:
+            severity, word = Severity.INCONCLUSIVE, "contradictory"
+            message = (
+                f"{cost}: {n:,} samples do not settle whether the own code reconstructs worse than "
+                "another's."
+            )
         elif gap.high < bar:
             severity, message = Severity.WARN, f"{cost}: the decoder does not read the code."
         else:

@@ -13,6 +13,7 @@ from collapsekit.intervals import Z95
 from collapsekit.number import Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
+from collapsekit.streaming import Array
 
 CHANNELS = Code(
     id="CK621",
@@ -23,7 +24,8 @@ CHANNELS = Code(
     formula="kl: summed over the channel's positions; active_share: of its positions; "
     "decoder_usage, shuffle_cost: all positions at once; round_trip_r2: mean over positions. "
     "Read: usage at least 1 % of the largest channel's. Warned about where a channel with an "
-    "active position is not read.",
+    "active position is not read with its usage at the upper end of its interval, inconclusive "
+    "where at the lower.",
     remedy="Look at the map of the KL over positions; train with fewer channels, or find out what "
     "the decoder takes instead.",
     source="collapsekit",
@@ -95,15 +97,24 @@ class Channels:
             f"on {of} channels of {dims:,} dimensions, all positions at once; usage at least "
             f"{self.reads:.0%} of the largest; limits: each usage moved by 1.96 standard errors",
         )
-        unread = usage < self.reads * top if top > 0 else np.ones(of, dtype=bool)
-        ignored = unread & (found["active_share"].to_numpy(dtype=np.float64) > 0)
+
+        def ignored_at(shift: float) -> Array:
+            written: Array = found["active_share"].to_numpy(dtype=np.float64) > 0
+            unread: Array = (usage + shift * error < self.reads * top) | (top <= 0)
+            return written & unread
+
+        ignored, sure, perhaps = (ignored_at(shift) for shift in (0.0, Z95, -Z95))
         told = ", ".join(str(c) for c in found.index[ignored])
         message = f"the decoder reads {number.value:.0f} of {of} channels"
         message += f"; written and not read: {told}." if ignored.any() else "."
+        severity = Severity.WARN if sure.any() else Severity.OK
+        if perhaps.any() and not sure.any():
+            severity = Severity.INCONCLUSIVE
+            message = f"{message[:-1]}; whether all that are written are read is not settled."
         finding = CHANNELS.finding(
-            Severity.WARN if ignored.any() else Severity.OK,
+            severity,
             message,
             evidence=[Evidence(number, of, ">=")],
-            verdict="partial" if ignored.any() else None,
+            verdict=None if severity is Severity.OK else "partial",
         )
         return number, finding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from scipy.stats import cauchy
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.number import Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 
@@ -96,6 +98,19 @@ class Contradictions:
                     ),
                 )
             )
+        if self._unsettled(numbers):
+            return Result(
+                findings=(
+                    CONTRADICTION.finding(
+                        Severity.INCONCLUSIVE,
+                        "whether the KL and what the decoder makes of the means agree is not "
+                        f"settled: rate {rate.digits()} nats{rate.interval()}, "
+                        f"{told.value:.0%} of {told.n:,} samples given back from their means.",
+                        evidence=evidence,
+                        verdict="contradictory",
+                    ),
+                )
+            )
         gap = numbers.get("swap_gap")
         if gap is not None and gap.high < 0:
             return Result(
@@ -118,6 +133,21 @@ class Contradictions:
                 ),
             )
         )
+
+    def _unsettled(self, numbers: Mapping[str, Number]) -> bool:
+        """Whether a contradiction lies within the intervals."""
+        told, rate, active, slope = (
+            numbers.get(name)
+            for name in ("told_by_mean_fraction", "rate", "active_units", "reconstruction_slope")
+        )
+        assert told is not None
+        assert rate is not None
+        still = active is not None and active.low == 0
+        if rate.low < (self.little if still else self.least):
+            honest = max(self.most, told_by_honest(max(rate.low, 0.0)))
+            if told.high > honest:
+                return True
+        return slope is not None and rate.high > self.little and slope.low < self.slope
 
 
 def told_by_honest(rate: float) -> float:

@@ -127,7 +127,7 @@ class Informative:
         if many:
             message += self._share(fake, table)
         elif doubtful:
-            severity, word = Severity.INCONCLUSIVE, "inconclusive"
+            severity, word = Severity.INCONCLUSIVE, "partial"
             least, most = (round(end * len(fake)) for end in (share.low, share.high))
             message += f", between {least} and {most} as far as these samples tell"
         return FAKE.finding(

@@ -66,7 +66,7 @@ class NearDeterministic:
                         f"posterior widths make up {share:.1e} of the codes' variance; whether "
                         "the codes are far from the prior, too, is not settled.",
                         evidence=[*evidence, *mismatch],
-                        verdict="inconclusive",
+                        verdict="near-deterministic",
                     ),
                 )
             )

@@ -147,7 +147,7 @@ class Roles:
             "whether these carry anything else was not measured: the KL does not split over "
             "dimensions, and no decoder tells what it reads.",
             advice="Hand in a decoder beside the encoder.",
-            verdict="inconclusive",
+            verdict="partial",
             dimensions=tables.dimensions.index[still],
         )
 
@@ -163,7 +163,7 @@ class Roles:
             severity = Severity.FAIL if number.low >= len(role) else Severity.WARN
             word = "partial"
         elif number.high >= 1:
-            severity, word = Severity.INCONCLUSIVE, "inconclusive"
+            severity, word = Severity.INCONCLUSIVE, "partial"
             message = message[:-1] + (
                 "; whether it is read is not settled."
                 if one

@@ -79,16 +79,19 @@ class Shrunk:
         return found
 
     def _judge(self, number: Number, found: Array, table: pd.DataFrame, samples: int) -> Finding:
-        many, some = number.low >= 1, number.value >= 1
+        many, some = number.low >= 1, number.high >= 1
         severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         if some and not many:
-            severity, word = Severity.INCONCLUSIVE, "inconclusive"
+            severity, word = Severity.INCONCLUSIVE, "partial"
         spent = float(table["kl"].to_numpy(dtype=np.float64)[found].sum())
         told = f"{int(number.value)} of {len(found)} dimensions spend {spent:.2f} nats of KL and "
         if many:
             message = f"{told}tell nothing: they are narrow for every sample alike."
         elif some:
-            message = f"{told}seem to tell nothing; {samples:,} samples do not settle it."
+            message = (
+                f"{told}seem to tell nothing, {number.high:.0f} perhaps; {samples:,} samples do "
+                "not settle it."
+            )
         else:
             message = "every KL is matched by information."
         return SHRUNK.finding(

@@ -166,7 +166,7 @@ def _contradictory(facts: Facts) -> str:
 
 def _inconclusive(facts: Facts) -> str:
     for finding in facts.findings():
-        if finding.verdict != "inconclusive":
+        if finding.severity is not Severity.INCONCLUSIVE or finding.verdict is None:
             continue
         for evidence in finding.evidence:
             number, threshold = evidence.number, evidence.threshold
