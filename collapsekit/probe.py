@@ -69,6 +69,13 @@ class Tables:
         """Whether all these dimension columns were measured."""
         return all(column in self.dimensions.columns for column in columns)
 
+    def counted(self, measured: int) -> str:
+        """So many dimensions, in words; of how many, where some were not measured."""
+        total = len(self.dimensions)
+        if measured == total:
+            return f"{total:,} dimensions"
+        return f"{measured:,} measured dimensions (of {total:,})"
+
 
 @runtime_checkable
 class Reading(Protocol):

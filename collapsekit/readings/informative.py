@@ -67,6 +67,7 @@ class Informative:
                 expected="a likelihood",
                 remedy='pass likelihood=..., for 0.5 SSE + beta KL ("gaussian", sqrt(beta))',
             )
+        counted = tables.counted(len(table))
         informative = self._informative(table)
         active = table["active"].to_numpy(dtype=bool)
         fake = active & ~informative
@@ -76,14 +77,13 @@ class Informative:
             "informative_fraction",
             informative,
             chance,
-            f"of {len(table)} dimensions; information and shuffle cost above {self.least:g} nat; "
-            + limits,
+            f"of {counted}; information and shuffle cost above {self.least:g} nat; " + limits,
         )
         share = _share_of(
             "fake_fraction", fake, np.where(active, 1 - chance, 0.0), f"active alone; {limits}"
         )
         columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
-        finding = self._judge(number, share, fake, table)
+        finding = self._judge(number, share, fake, table, counted)
         return Result((number,), dimensions=columns, findings=(finding,))
 
     def _informative(self, table: pd.DataFrame) -> Array:
@@ -116,12 +116,14 @@ class Informative:
                 told += f"; {int(hidden.sum())} of them come back from an undisturbed output alone"
         return told
 
-    def _judge(self, number: Number, share: Number, fake: Array, table: pd.DataFrame) -> Finding:
+    def _judge(
+        self, number: Number, share: Number, fake: Array, table: pd.DataFrame, counted: str
+    ) -> Finding:
         many, count = share.low > self.fake_share, round(number.value * len(fake))
         doubtful = not many and share.high > self.fake_share
         severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         message = (
-            f"{count} of {len(fake)} dimensions are informative; {int(fake.sum())} are active "
+            f"{count} of {counted} are informative; {int(fake.sum())} are active "
             "without being informative"
         )
         if many:

@@ -98,9 +98,10 @@ class Roles:
             sure=read & ~writing,
             perhaps=reading & ~wrote,
         )
-        findings = [self._judge(idle, role, table.index)]
+        counted = tables.counted(len(table))
+        findings = [self._judge(idle, role, table.index, counted)]
         if (role == "phantom").any():
-            findings.append(_phantoms(phantom, role, table.index))
+            findings.append(_phantoms(phantom, role, table.index, counted))
         return Result(dimensions=dimensions, findings=tuple(findings))
 
     def _sides(self, table: pd.DataFrame, side: float) -> tuple[Array, Array]:
@@ -151,12 +152,12 @@ class Roles:
             dimensions=tables.dimensions.index[still],
         )
 
-    def _judge(self, number: Number, role: Array, index: pd.Index) -> Finding:
+    def _judge(self, number: Number, role: Array, index: pd.Index, counted: str) -> Finding:
         counts = {word: int((role == word).sum()) for word in ROLE_WORDS}
         idle = np.isin(role, ["dead", "ignored"])
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         one = len(role) == 1
-        message = f"{int(idle.sum())} of {len(role)} dimensions are dead or ignored ({told})."
+        message = f"{int(idle.sum())} of {counted} are dead or ignored ({told})."
         if one:
             message = f"the one dimension is {role[0]}."
         if number.low >= 1:
@@ -180,12 +181,12 @@ class Roles:
         )
 
 
-def _phantoms(number: Number, role: Array, index: pd.Index) -> Finding:
+def _phantoms(number: Number, role: Array, index: pd.Index, counted: str) -> Finding:
     sure = number.low >= 1
     return PHANTOM.finding(
         Severity.WARN if sure else Severity.INCONCLUSIVE,
-        f"the decoder reads {int(number.value)} of {len(role)} dimensions that the encoder never "
-        "sets: they add noise to what is generated"
+        f"the decoder reads {int(number.value)} of {counted} that the encoder never sets: they add "
+        "noise to what is generated"
         + ("." if sure else ", as far as so few samples and draws tell."),
         evidence=[Evidence(number, 1, "<")],
         dimensions=index[role == "phantom"],

@@ -30,3 +30,11 @@ def test_a_weak_unit(lam: float, n: int, severity: ck.Severity) -> None:
     share = finding.evidence[1].number
     assert (share.low > 0.25) == (severity is ck.Severity.WARN)
     assert (share.high > 0.25) == (severity is not ck.Severity.OK)
+
+
+def test_of_a_wide_code_the_measured_dimensions_are_told_as_such() -> None:
+    model = models.LinearVAE((30.0, *[0.0] * 69))
+    audit = ck.audit(model, model.sample(200, 0), likelihood=("gaussian", 0.5))
+    told = {f.code: f.message for f in audit.findings}
+    assert told["CK604"].startswith("1 of 64 measured dimensions (of 70) are informative")
+    assert told["CK601"].startswith("63 of 64 measured dimensions (of 70) are dead or ignored")
