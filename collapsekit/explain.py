@@ -17,6 +17,7 @@ _WIDTH = 88
 MEASURED = {
     "kl": ("rate",),
     "dimension_state": ("passive_dimensions",),
+    "directions": ("passive_directions",),
     "active_units": ("active_units", "active_fraction"),
     "effective_rank": ("effective_rank", "redundant_dimensions"),
     "local_collapse": ("locally_collapsed_fraction",),
@@ -40,6 +41,7 @@ MEASURED = {
     "model_information": ("model_information", "reverse_rate", "saturated_fraction"),
     "informative": ("informative_fraction",),
     "decoder_usage": ("used_dimensions",),
+    "read_directions": ("unread_directions",),
     "roles": ("idle_dimensions",),
     "inference_gap": ("log_likelihood_bound", "inference_gap", "unreliable_weights_fraction"),
     "decoder_variance": ("decoder_variance",),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from collapsekit.number import Number
@@ -69,6 +69,18 @@ class Finding:
     verdict: str | None = None
     samples: tuple[int, ...] = ()
     dimensions: tuple[int, ...] = ()
+
+
+def by_axes(finding: Finding, codes: str) -> Finding:
+    """The same as told, not judged: of a code whose axes are one basis of many."""
+    return replace(
+        finding,
+        severity=Severity.OK,
+        message=f"axis by axis, which another basis would change ({codes}): {finding.message}",
+        advice="",
+        evidence=tuple(Evidence(e.number) for e in finding.evidence),
+        verdict=None,
+    )
 
 
 KEPT_INDICES = 1_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -67,7 +68,14 @@ class Observation:
 
     @classmethod
     def of_arrays(
-        cls, mean: Any, scale: Any, *, x: Any = None, prior: Any = None, seed: int = 0
+        cls,
+        mean: Any,
+        scale: Any,
+        *,
+        x: Any = None,
+        prior: Any = None,
+        seed: int = 0,
+        family: Callable[[Any], Any] = lambda given: given,
     ) -> Observation:
         """All rows of given posteriors as one population observation: the plain functions' way in.
 
@@ -77,8 +85,10 @@ class Observation:
         x : array [N, ...], optional
         prior : as `audit`'s
         seed : int
+        family : callable
+            From (mean, scale) to anything that an encoder may return.
         """
-        door = Door(_Given(), prior=prior)
+        door = Door(_Given(family), prior=prior)
         encoded = door.encode((mean, scale), "given")
         index = np.arange(encoded.posterior.rows)
         subset = KeyedSubset(seed, max(len(index), 1), index, encoded.posterior)
@@ -480,11 +490,14 @@ def _wide(image: Tensor) -> Tensor:
     return image if image.is_floating_point() else image.to(torch.float64)
 
 
+@dataclass(frozen=True)
 class _Given:
     """The adapter of posteriors that are already there: encoding is reading them."""
 
+    family: Callable[[Any], Any]
+
     def encode(self, x: Any) -> Any:
-        return x
+        return self.family(x)
 
 
 def population_rows(population: Population, start: int, stop: int, seed: int) -> Observation:

@@ -24,7 +24,16 @@ from collapsekit.errors import Unavailable
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
 from collapsekit.noise import Noise
-from collapsekit.posteriors import Categorical, DiagonalGaussian, Divergence, Family, divergence
+from collapsekit.posteriors import (
+    Categorical,
+    DiagonalGaussian,
+    Divergence,
+    Family,
+    directions,
+    divergence,
+    kl_matrix,
+    whitened,
+)
 from collapsekit.products import Key, Place, on_device, product
 from collapsekit.samples import Inputs
 from collapsekit.streaming import Array, Moments, merged, to_numpy
@@ -501,6 +510,18 @@ class Population:
                 return None
             total = part.each.sum(dim=0) if total is None else total + part.each.sum(dim=0)
         return None if total is None else total / self.size
+
+    @product
+    def directions(self, epsilon: float) -> Tensor:
+        """Directions of a full-covariance code, as columns [D, D]: see `posteriors.directions`."""
+        step = max(1, (1 << 22) // self.posterior.dims**2)  # 32 MB of matrices at once
+        total = torch.zeros((), dtype=torch.float64, device=self.posterior.device)
+        for start in range(0, self.size, step):
+            rows = np.arange(start, min(start + step, self.size))
+            q = self.posterior.take(slice(start, start + step))
+            total = total + directions(kl_matrix(*whitened(q, self.priors(rows))), epsilon)
+        found: Tensor = torch.linalg.eigh(total)[1]
+        return found
 
     @property
     def most_information(self) -> tuple[float, float]:

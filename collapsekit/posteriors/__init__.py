@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collapsekit.posteriors.base import Family, Posterior
 from collapsekit.posteriors.density import Density
+from collapsekit.posteriors.directions import directions, kl_matrix, turns, whitened
 from collapsekit.posteriors.discrete import Categorical
 from collapsekit.posteriors.divergence import Divergence, added, divergence, least_variance
 from collapsekit.posteriors.gaussian import DiagonalGaussian, FullGaussian, standard_normal
@@ -29,7 +30,11 @@ __all__ = [
     "UniformSphere",
     "VonMisesFisher",
     "added",
+    "directions",
     "divergence",
+    "kl_matrix",
     "least_variance",
     "standard_normal",
+    "turns",
+    "whitened",
 ]

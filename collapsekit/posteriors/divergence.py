@@ -107,14 +107,14 @@ def added(q: Family, p: Family) -> Tensor | None:
         p = near[1]
         if isinstance(q, DiagonalGaussian):
             return q.kl(p)
-    root, inverse = (_root(family) for family in (q, p))
+    factor, inverse = (root(family) for family in (q, p))
     inverse = torch.linalg.inv(inverse)
     precision = inverse.mT @ inverse
     own = precision.diagonal(dim1=1, dim2=2)
     # ln of the precision of z_j given the rest, under the posterior
-    log_own = torch.linalg.inv(root).square().sum(dim=1).log()
+    log_own = torch.linalg.inv(factor).square().sum(dim=1).log()
     moved = (precision @ (q.mean - p.mean)[:, :, None])[:, :, 0]
-    spread = (precision @ root).square().sum(dim=2)
+    spread = (precision @ factor).square().sum(dim=2)
     found: Tensor = 0.5 * (log_own - own.log() + (spread + moved**2) / own - 1.0)
     return found
 
@@ -134,12 +134,12 @@ def least_variance(q: Family, p: Family) -> Tensor:
         return (q.scale / p.scale).square().amin(dim=1)
     if isinstance(q, GaussianMixture):
         weights = q.log_weights.exp()[:, :, None]
-        root = (weights.sqrt() * (q.means - q.mean[:, None])).mT
+        between = (weights.sqrt() * (q.means - q.mean[:, None])).mT
         inside = torch.diag_embed((weights * q.scales.square()).sum(dim=1))
-        covariance = root @ root.mT + inside
+        covariance = between @ between.mT + inside
     else:
         assert isinstance(q, DiagonalGaussian | FullGaussian)
-        covariance = _root(q) @ _root(q).mT
+        covariance = root(q) @ root(q).mT
     if isinstance(p, FullGaussian):
         half = torch.linalg.solve_triangular(p.cholesky, covariance, upper=False)
         covariance = torch.linalg.solve_triangular(p.cholesky, half.mT, upper=False)
@@ -166,7 +166,8 @@ def _near(q: Family, p: Family) -> tuple[DiagonalGaussian | FullGaussian, Diagon
     return q if isinstance(q, FullGaussian) else DiagonalGaussian(q.mean, q.scale), h
 
 
-def _root(family: DiagonalGaussian | FullGaussian) -> Tensor:
+def root(family: DiagonalGaussian | FullGaussian) -> Tensor:
+    """L of the covariance L L', a row a sample: [B, D, D]."""
     return family.cholesky if isinstance(family, FullGaussian) else torch.diag_embed(family.scale)
 
 
@@ -218,20 +219,19 @@ def _of_torch(q: Distribution | None, p: Distribution | None) -> Tensor | None:
 def _gaussian(q: DiagonalGaussian | FullGaussian, p: DiagonalGaussian | FullGaussian) -> Tensor:
     """0.5 (tr(P^-1 Q) + |P^-1/2 (m - n)|^2 - D + ln det P - ln det Q), through Cholesky factors."""
     if isinstance(p, DiagonalGaussian):
-        root = _root(q) / p.scale[:, :, None]
+        standard = root(q) / p.scale[:, :, None]
         gap = (q.mean - p.mean) / p.scale
     else:
         assert isinstance(p, FullGaussian)
-        factor = q.cholesky if isinstance(q, FullGaussian) else torch.diag_embed(q.scale)
-        root = torch.linalg.solve_triangular(p.cholesky, factor, upper=False)
+        standard = torch.linalg.solve_triangular(p.cholesky, root(q), upper=False)
         step = (q.mean - p.mean)[:, :, None]
         gap = torch.linalg.solve_triangular(p.cholesky, step, upper=False)[:, :, 0]
     # The diagonal of the standardised factor carries ln det and, squared, its part of the trace:
     # taken together they keep their digits near collapse, where they cancel.
-    diagonal = root.diagonal(dim1=1, dim2=2)
+    diagonal = standard.diagonal(dim1=1, dim2=2)
     twice = 2.0 * diagonal.log()
     exact = 0.5 * (torch.expm1(twice) - twice)
     series = twice**2 * (0.25 + twice / 12.0)
     inner = torch.where(twice.abs() < 1e-5, series, exact).sum(dim=1)
-    outside = 0.5 * torch.tril(root, diagonal=-1).square().sum(dim=(1, 2))
+    outside = 0.5 * torch.tril(standard, diagonal=-1).square().sum(dim=(1, 2))
     return inner + outside + 0.5 * gap.square().sum(dim=1)

@@ -18,6 +18,7 @@ from collapsekit.probes.decoder_folds import DecoderFolds, decoder_folds
 from collapsekit.probes.decoder_jacobian import DecoderJacobian, decoder_jacobian
 from collapsekit.probes.decoder_usage import DecoderUsage, decoder_usage
 from collapsekit.probes.dimension_state import DimensionState, dimension_state
+from collapsekit.probes.directions import Directions, directions
 from collapsekit.probes.effective_rank import EffectiveRank, effective_rank
 from collapsekit.probes.encoder_rank import EncoderRank, encoder_rank
 from collapsekit.probes.gallery import Gallery
@@ -37,6 +38,7 @@ from collapsekit.probes.mutual_information import (
     reidentification,
 )
 from collapsekit.probes.principal_variances import PrincipalVariances, linear_dimensions
+from collapsekit.probes.read_directions import ReadDirections
 from collapsekit.probes.reconstruction import Reconstruction, reconstruction
 from collapsekit.probes.round_trip import RoundTrip, round_trip
 from collapsekit.probes.sampled_scale import SampledScale, sampled_scale
@@ -49,6 +51,7 @@ REGISTERED: tuple[Probe, ...] = (
     KL(),
     KLDistribution(),
     DimensionState(),
+    Directions(),
     LocalCollapse(),
     ActiveUnits(),
     EffectiveRank(),
@@ -66,6 +69,7 @@ REGISTERED: tuple[Probe, ...] = (
     LowerLipschitz(),
     EncoderRank(),
     DecoderUsage(),
+    ReadDirections(),
     DecoderJacobian(),
     RoundTrip(),
     RoundTrip(source="prior", limit=2048),
@@ -110,6 +114,7 @@ __all__ = [
     "DecoderJacobian",
     "DecoderUsage",
     "DimensionState",
+    "Directions",
     "EffectiveRank",
     "EncoderRank",
     "Gallery",
@@ -123,6 +128,7 @@ __all__ = [
     "ModelInformation",
     "MutualInformation",
     "PrincipalVariances",
+    "ReadDirections",
     "Reconstruction",
     "RoundTrip",
     "SampledScale",
@@ -135,6 +141,7 @@ __all__ = [
     "decoder_jacobian",
     "decoder_usage",
     "dimension_state",
+    "directions",
     "effective_rank",
     "encoder_rank",
     "inference_gap",

@@ -61,9 +61,9 @@ class DecoderUsage:
         moved, nats = [], []
         for dims in parts.dims:
             output = obs.decode(_replaced(z, other, dims))
-            moved.append(_move(obs.reconstruction, obs.door.mean(output)))
+            moved.append(move(obs.reconstruction, obs.door.mean(output)))
             nats.append(obs.door.divergence(obs.output, output))
-        moved.append(_move(obs.reconstruction, obs.door.mean(obs.decode(other))))
+        moved.append(move(obs.reconstruction, obs.door.mean(obs.decode(other))))
         states: States = {
             "moved": Comoments.of(torch.stack(moved, dim=1)),
             "focus": Constant((*parts.facts, z.shape[1])),
@@ -146,7 +146,8 @@ def _replaced(z: Tensor, other: Tensor, dims: Array) -> Tensor:
     return mixed
 
 
-def _move(a: Tensor, b: Tensor) -> Tensor:
+def move(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distance of outputs, row by row: float64 [B]."""
     difference = a.to(torch.float64) - b.to(torch.float64)  # bytes would wrap
     return difference.square().reshape(len(a), -1).sum(dim=1)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import pandas as pd
-import torch
 
-from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import wilson_arrays
-from collapsekit.number import Number
+from collapsekit.findings import Code, by_axes
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import turns
 from collapsekit.probe import States, measure
+from collapsekit.probes._states import Bars, Shares
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Moments
+from collapsekit.streaming import Constant
 
 PASSIVE = Code(
     id="CK102",
@@ -25,7 +23,8 @@ PASSIVE = Code(
     formula="share of samples with kl[i, j] < epsilon at least 1 - delta; epsilon = 0.01 nats, "
     "delta = 0.05. Active: that share is at most delta. Mixed: in between. Of Gaussians that are "
     "no product, kl[i, j] is what dimension j adds to the KL of the others; a prior without a "
-    "closed form stands as the Gaussian of its means and variances.",
+    "closed form stands as the Gaussian of its means and variances. Of Gaussians with full "
+    "covariance the axes are one basis of many: told, and judged along directions (CK622).",
     remedy="If you need these dimensions, lower beta or add the latent reconstruction loss; "
     "otherwise use a smaller code.",
     source="Lucas et al. 2019, arXiv 1911.02469; Rolinek et al. 2019; Bonheme & Grzes 2021",
@@ -58,100 +57,25 @@ class DimensionState:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (PASSIVE, LOCAL_DIMENSIONS)
 
+    @property
+    def _bars(self) -> Bars:
+        return Bars(self.epsilon, self.delta, self.wide, self.narrow)
+
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""
-        width = obs.standard_width**2
-        flags = {"below": obs.kl_added < self.epsilon, "wide": width > self.wide}
-        flags["narrow"] = width < self.narrow
-        return {name: Moments.of(flag.to(torch.float64)) for name, flag in flags.items()}
+        flags = self._bars.flags(obs.kl_added, obs.standard_width**2)
+        return {**flags, "turns": Constant(turns(obs.posterior, obs.prior))}
 
     def conclude(self, state: States) -> Result:
         """States, and findings on passive and local dimensions."""
-        n = int(state["below"].n.max(initial=0))
-        # Counts, not shares: 0.9 of 10,000 is an exact tie with 1 - delta and has to count.
-        below, wide, narrow = (
-            np.rint(state[name].mean * n) for name in ("below", "wide", "narrow")
-        )
-        passive = _at_least(below, (1 - self.delta) * n)
-        active = (below <= self.delta * n + 1e-9) & ~passive
-        mixed = ~passive & ~active
-        local = mixed & _at_least(wide, self.delta * n) & _at_least(narrow, self.delta * n)
-        words = np.select([passive, active], ["passive", "active"], "mixed")
-        low, high = wilson_arrays(below, n)
-        if n < 2:  # one sample tells of no share: Wilson's limits are a normal's
-            low, high = np.zeros(len(below)), np.ones(len(below))
-        number = Number(
-            "passive_dimensions",
-            float(passive.sum()),
-            float((low >= 1 - self.delta).sum()),
-            float((high >= 1 - self.delta).sum()),
-            "dimensions",
-            n,
-            f"share of samples with KL < {self.epsilon:g} nats at least {1 - self.delta:g}; 95 % "
-            "limits, Wilson in each dimension",
-        )
-        dimensions = pd.DataFrame(
-            {"state": words, "local": local, "share_below_epsilon": below / max(n, 1)},
-            index=pd.RangeIndex(len(words), name="dimension"),
-        )
-        findings = [self._judge_passive(number, passive)]
-        parts = [wilson_arrays(part, n) for part in (wide, narrow)]
-        sure = local & np.all([least >= self.delta for least, _ in parts], axis=0)
-        perhaps = (low < 1 - self.delta) & (high > self.delta)
-        perhaps &= np.all([most >= self.delta for _, most in parts], axis=0)
-        if (local | perhaps).any():
-            findings.append(self._judge_local(local, sure, perhaps, n))
-        return Result(numbers=(number,), dimensions=dimensions, findings=tuple(findings))
-
-    def _judge_local(self, local: Array, sure: Array, perhaps: Array, n: int) -> Finding:
-        """Sure of both parts, by Wilson's lower limits, before it is worth a verdict."""
-        told = (
-            f"{int(local.sum())} of {len(local)} dimensions are used for some samples and equal "
-            "the prior for others"
-        )
-        if sure.any():
-            severity = Severity.WARN
-        else:
-            severity = Severity.INCONCLUSIVE
-            told += f", {int((local | perhaps).sum())} perhaps; {n:,} samples do not settle it"
-        return LOCAL_DIMENSIONS.finding(
-            severity,
-            f"{told}.",
-            verdict="local",
-            dimensions=np.flatnonzero(local if local.any() else perhaps),
-        )
-
-    def _judge_passive(self, number: Number, passive: Array) -> Finding:
-        of = f"of {len(passive)} dimensions"
-        if number.low >= 1:
-            severity, verdict = Severity.WARN, "partial"
-            message = (
-                f"{int(number.value)} {of} equal the prior for at least {1 - self.delta:.0%} of "
-                "the samples."
-            )
-        elif number.high >= 1:
-            severity, verdict = Severity.INCONCLUSIVE, "partial"
-            message = (
-                f"{int(number.value)} {of} look passive, {number.high:.0f} perhaps; "
-                f"{number.n:,} samples do not settle it."
-            )
-        else:
-            severity, verdict = Severity.OK, "healthy"
-            message = f"none {of} is passive."
-            if len(passive) == 1:
-                message = "the one dimension is not passive."
-        return PASSIVE.finding(
-            severity,
-            message,
-            evidence=[Evidence(number, 1, "<")],
-            verdict=verdict,
-            dimensions=np.flatnonzero(passive),
-        )
-
-
-def _at_least(count: Array, bar: float) -> Array:
-    reached: Array = count >= bar - 1e-9
-    return reached
+        shares = Shares.of(state, self._bars)
+        number = shares.number("passive_dimensions")
+        found = (shares.judge_passive(PASSIVE, number), shares.judge_local(LOCAL_DIMENSIONS))
+        findings = [finding for finding in found if finding is not None]
+        if state["turns"].value:  # axes are one basis of many: CK622 judges directions
+            findings = [by_axes(finding, "CK622") for finding in findings]
+            number = replace(number, note=f"{number.note}; along the axes, one basis of many")
+        return Result(numbers=(number,), dimensions=shares.columns, findings=tuple(findings))
 
 
 def dimension_state(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.errors import Unavailable
-from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
 from collapsekit.intervals import Z95
 from collapsekit.number import Number
 from collapsekit.probe import Tables
@@ -29,7 +29,8 @@ ROLES = Code(
     "reads: decoder_usage at least 1 % of the largest, or, for what is written, decoder_nats at "
     "least 0.02; comes back: robust_round_trip_r2 >= 0.5. Verdict: partial where a dimension is "
     "idle with every measure at the upper end of its interval; inconclusive where one is with all "
-    "at the lower.",
+    "at the lower. Of Gaussian posteriors with full covariance the axes are one basis of many: "
+    "told, and judged along directions (CK622, CK623).",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -100,6 +101,8 @@ class Roles:
         )
         counted = tables.counted(len(table))
         findings = [self._judge(idle, role, table.index, counted)]
+        if {"passive_directions", "unread_directions"} & set(tables.numbers):
+            findings = [by_axes(findings[0], "CK622, CK623")]
         if (role == "phantom").any():
             findings.append(_phantoms(phantom, role, table.index, counted))
         return Result(dimensions=dimensions, findings=tuple(findings))

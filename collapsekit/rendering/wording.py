@@ -61,6 +61,8 @@ HEADLINE = {
     "robust_round_trip_r2": "Round trip after rounding and noise",
     "lr_residual": "Latent reconstruction residual",
     "passive_dimensions": "Dimensions equal to the prior",
+    "passive_directions": "Directions equal to the prior",
+    "unread_directions": "Directions the decoder does not read",
     "model_information": "KL(prior ‖ true posterior), by the decoder",
     "reverse_rate": "KL(prior ‖ posterior), by the encoder",
     "informative_fraction": "Dimensions that are informative",
