@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from collapsekit.probe import Probe
 from collapsekit.results import Audit
 
 
-def digits() -> tuple[Case, Truth]:
+def digits() -> Case:
     """A real model on real images, resampled with replacement: the 1,437 are the population."""
     from collapsekit.demo import Setting, train
     from collapsekit.demo import digits as load
@@ -46,6 +47,7 @@ def digits() -> tuple[Case, Truth]:
         "mutual_information": _information(mean, scale),
         "elbo": -population["reconstruction_error"] - kl.sum(axis=1).mean(),
         "linear_dimensions": float((spread > beta).sum()),
+        "decoder_variance": beta,
         # defined by their draws, or by how many samples there are and how densely they lie
         "informative_fraction": OWN,
         "dimensionwise_kl": OWN,
@@ -76,9 +78,11 @@ def digits() -> tuple[Case, Truth]:
             for p in all_probes()
         ]
         likelihood = ("gaussian", math.sqrt(beta))
-        return audited(vae, images[pick], seed, likelihood=likelihood, probes=probes), {}
+        # An image that comes twice was drawn twice from this population: no copy.
+        with mock.patch("collapsekit.population.originals", return_value=None):
+            return audited(vae, images[pick], seed, likelihood=likelihood, probes=probes), {}
 
-    return run, truth
+    return Case(run, truth)
 
 
 def _jacobian(vae: Any, mean: torch.Tensor, scale: torch.Tensor) -> Truth:
@@ -129,6 +133,9 @@ def _population(
         from_prior += torch.stack([drawn - noise, noise]).square().mean(dim=1)
     errors, codes, back = errors / 200, codes / 200, back / 200
     z, other = torch.randn(2, 20_000, mean.shape[1], generator=generator)
+    # Outputs at the means: twice their covariance with the images, over twice their variance.
+    outputs = vae.decode(mean.float()).flatten(1).double()
+    apart, images = (a - a.mean(dim=0) for a in (outputs, x.flatten(1).double()))
     usage = torch.zeros(mean.shape[1])
     for j in range(len(usage)):
         redrawn = z.clone()
@@ -138,6 +145,7 @@ def _population(
     return {
         "reconstruction_error": float(errors[0]),
         "swap_gap": float(errors[1] - errors[0]),
+        "reconstruction_slope": float((images * apart).sum() / apart.square().sum()),
         "lr_residual": float(back[0].sum()),
         "round_trip_r2": float(r2[0].clamp(min=0).mean()),
         "round_trip_r2_prior": float((1 - from_prior[0] / from_prior[1]).clamp(min=0).mean()),

@@ -4,7 +4,6 @@ codes, or by quadrature."""
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy.stats import norm
 from torch import Tensor
 from torch import distributions as D
 
-from benchmarks.coverage_parts.audits import OWN, Case, Truth, all_probes, audited
+from benchmarks.coverage_parts.audits import GIVEN, OWN, Case, Truth, all_probes, audited
 from collapsekit.results import Audit
 from collapsekit.streaming import Array
 
@@ -25,17 +24,35 @@ class Model:
         self.encode, self.decode, self.prior = encode, decode, prior
 
 
-def drawn(model: Model, make: Any, scale: float, n: int, seed: int) -> tuple[Audit, Truth]:
-    """One audit, with every probe that applies, of `n` samples that `make` draws."""
-    x = torch.from_numpy(make(np.random.default_rng(10_000 + seed), n))
+def drawn(model: Model, make: Any, scale: float, n: int, seed: int) -> tuple[Audit, Array]:
+    """One audit, with every probe that applies, of `n` samples that `make` draws; and these."""
+    x = make(np.random.default_rng(10_000 + seed), n)
     likelihood = ("gaussian", scale)
-    return audited(model, x, seed, likelihood=likelihood, probes=all_probes()), {}
+    data = torch.from_numpy(x)
+    return audited(model, data, seed, likelihood=likelihood, probes=all_probes()), x
+
+
+def tenth_of_range(x: Array) -> Array:
+    """The noise of the robust round trip in each feature, as these samples set it."""
+    low, high = np.quantile(x[:1000], [0.005, 0.995], axis=0)
+    return np.asarray(0.1 * (high - low))
+
+
+def case(model: Model, make: Any, scale: float, truth: Truth, robust: Any = None) -> Case:
+    """A case of drawn samples; `robust` is the robust round trip under noise of given scales."""
+
+    def run(n: int, seed: int) -> tuple[Audit, Truth]:
+        audit, x = drawn(model, make, scale, n, seed)
+        given = {} if robust is None else {"robust_round_trip_r2": robust(tenth_of_range(x))}
+        return audit, given
+
+    return Case(run, truth if robust is None else {**truth, "robust_round_trip_r2": GIVEN})
 
 
 LOADINGS = np.array([[0.9, 0.5, 0.0], [0.4, 0.8, 0.3], [-0.5, 0.6, 0.4], [0.2, -0.3, 0.5]])
 
 
-def full_covariance() -> tuple[Case, Truth]:
+def full_covariance() -> Case:
     """x = W z + N(0, s^2 I), W not orthogonal, with its exact posterior N(S W'x / s^2, S)."""
     s, w = 0.6, LOADINGS
     precision = np.eye(3) + w.T @ w / s**2
@@ -59,6 +76,8 @@ def full_covariance() -> tuple[Case, Truth]:
     truth = {
         "rate": 0.5 * log_det,
         "mutual_information": 0.5 * log_det,
+        "aggregate_mismatch": 0.0,
+        "passive_dimensions": 0.0,
         "reidentification": OWN,
         "locally_collapsed_fraction": OWN,
         "active_units": 3.0,
@@ -76,6 +95,7 @@ def full_covariance() -> tuple[Case, Truth]:
         "swap_gap": (w**2).sum() / s**2,
         "used_dimensions": 3.0,
         "linear_dimensions": 3.0,  # the fourth stands at the decoder's variance, not above
+        "decoder_variance": s**2,
         "round_trip_r2": r2.mean(),
         "round_trip_r2_prior": r2.mean(),
         "lr_residual": (inverse**2).sum(),
@@ -95,14 +115,19 @@ def full_covariance() -> tuple[Case, Truth]:
         "told_by_mean_fraction": OWN,
         "reconstruction_slope": (w**2).sum() / np.trace(w @ means @ w.T),
     }
-    model = Model(encode, lambda z: z.double() @ loadings.T)
-    return partial(drawn, model, make, s), truth
+    recode = inverse @ w.T / s**2  # what the noise in x does to the code
+
+    def robust(noise: Array) -> float:
+        left = np.diag(inverse @ inverse) + recode**2 @ noise**2
+        return float((1 - left).clip(0).mean())
+
+    return case(Model(encode, lambda z: z.double() @ loadings.T), make, s, truth, robust)
 
 
 KINDS = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])  # shares of six different inputs
 
 
-def categorical() -> tuple[Case, Truth]:
+def categorical() -> Case:
     """Two one-hot variables of three classes, uniform prior; every expectation is a sum over the
     six inputs and the nine codes."""
     rng, s = np.random.default_rng(3), 0.8
@@ -130,9 +155,17 @@ def categorical() -> tuple[Case, Truth]:
 
     mixed = KINDS @ q
     own = -(q * log_p).sum(axis=1)
+    of_variable = np.einsum("i,ivk->vk", KINDS, each)
+    information = KINDS @ (q * np.log(q / mixed)).sum(axis=1)
+    mismatch = (of_variable * np.log(3 * of_variable)).sum()
+    spread = np.linalg.eigvalsh(np.cov(inputs.T, aweights=KINDS, bias=True))
     truth = {
         "rate": KINDS @ kl,
-        "mutual_information": KINDS @ (q * np.log(q / mixed)).sum(axis=1),
+        "mutual_information": information,
+        "dimensionwise_kl": mismatch,
+        "total_correlation": KINDS @ kl - information - mismatch,
+        "linear_dimensions": float((spread > s**2).sum()),
+        "decoder_variance": s**2,
         "reidentification": OWN,
         "locally_collapsed_fraction": KINDS @ (kl < 0.2 * math.log(3)),
         "reconstruction_error": KINDS @ own,
@@ -146,13 +179,13 @@ def categorical() -> tuple[Case, Truth]:
         "swap_gap": -KINDS @ log_p @ mixed - KINDS @ own,
         "used_dimensions": 2.0,
     }
-    return partial(drawn, Model(encode, decode), make, s), truth
+    return case(Model(encode, decode), make, s, truth)
 
 
 WEIGHTS, CENTRES, WIDTHS = np.array([0.4, 0.6]), np.array([-1.5, 1.0]), np.array([0.6, 0.8])
 
 
-def mixture_prior() -> tuple[Case, Truth]:
+def mixture_prior() -> Case:
     """One dimension under a prior of two Gaussians, x = z + N(0, s^2), q = N(0.8 x, 0.5^2): by
     quadrature on grids."""
     s, gain, width = 0.7, 0.8, 0.5
@@ -184,6 +217,7 @@ def mixture_prior() -> tuple[Case, Truth]:
     code = gain * first, gain**2 * second + width**2  # E z, E z^2 under the aggregate
     constant = 0.5 * math.log(2 * math.pi * s**2)
     rate = of_x @ cross - entropy
+    information = -codes @ np.log(codes / step) - entropy
     own = constant + ((1 - gain) ** 2 * second + width**2) / (2 * s**2)
     other = constant + (second + code[1] - 2 * first * code[0]) / (2 * s**2)
     of_pairs = constant + (second + of_prior[1] - 2 * first * of_prior[0]) / (2 * s**2)
@@ -191,7 +225,8 @@ def mixture_prior() -> tuple[Case, Truth]:
     shrunk = (1 - gain) ** 2  # E(D(z)) = 0.8 z
     truth = {
         "rate": rate,
-        "mutual_information": -codes @ np.log(codes / step) - entropy,
+        "mutual_information": information,
+        "aggregate_mismatch": rate - information,
         "reidentification": OWN,
         "locally_collapsed_fraction": OWN,
         "active_units": 1.0,
@@ -219,12 +254,25 @@ def mixture_prior() -> tuple[Case, Truth]:
         "passive_dimensions": 0.0,
         "redundant_dimensions": 0.0,
         "linear_dimensions": 1.0,
+        "decoder_variance": s**2,
         "collision_fraction": OWN,
         "told_by_mean_fraction": OWN,
+        # |E(x) - E(x')| / width is gain / width |x - x'| everywhere
+        "lower_lipschitz": gain / width,
+        "lower_lipschitz_low": gain / width,
+        "folded_fraction": 0.0,
+        "encoder_rank": 1.0,
+        "tangent_rank": 1.0,
+        "rank_drop_fraction": 0.0,
+        "decoder_reciprocal_condition": 1.0,
         "reconstruction_slope": 1 / gain,
     }
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         return gain * x, torch.full_like(x, width)
 
-    return partial(drawn, Model(encode, lambda z: z.double(), prior), make, s), truth
+    def robust(noise: Array) -> float:
+        lost = shrunk * code[1] + (gain * float(noise[0])) ** 2
+        return float(1 - lost / (code[1] - code[0] ** 2))
+
+    return case(Model(encode, lambda z: z.double(), prior), make, s, truth, robust)

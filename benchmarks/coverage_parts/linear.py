@@ -16,7 +16,7 @@ from tests import models
 LAM = np.array([30.0, 3.0, 0.5, 0.0])
 
 
-def linear() -> tuple[Case, Truth]:
+def linear() -> Case:
     """The linear VAE with its exact posterior: every headline."""
     lam, v = LAM, 1 / (1 + LAM)
     evidence = -0.5 * np.log(2 * math.pi * math.e * 0.25 * (1 + lam)).sum()
@@ -48,6 +48,7 @@ def linear() -> tuple[Case, Truth]:
         "unreliable_weights_fraction": 0.0,
         "model_information": 0.5 * ((1 + lam * v) / v - 1 + np.log(v)).sum(),
         "saturated_fraction": OWN,
+        "decoder_variance": 0.25,
         "linear_dimensions": 3.0,  # the fourth stands at the decoder's variance, not above
         "encoder_rank": 3.0,
         "tangent_rank": 4.0,
@@ -66,7 +67,7 @@ def linear() -> tuple[Case, Truth]:
         # D(m) = lam v x: the covariance of x and D(m) over the variance of D(m)
         "reconstruction_slope": lam.sum() / (lam**2 * v).sum(),
     }
-    return linear_audit, truth
+    return Case(linear_audit, truth)
 
 
 def linear_audit(n: int, seed: int) -> tuple[Audit, Truth]:
@@ -74,6 +75,20 @@ def linear_audit(n: int, seed: int) -> tuple[Audit, Truth]:
     x = model.sample(n, 10_000 + seed)
     audit = audited(model, x, seed, likelihood=("gaussian", 0.5), probes=all_probes())
     return audit, {"robust_round_trip_r2": noisy_round_trip(LAM, x.numpy())}
+
+
+def copied() -> Case:
+    """The same model on samples that are there 1, 2, ... times, 2 on average."""
+    model = models.LinearVAE(tuple(LAM))
+
+    def run(n: int, seed: int) -> tuple[Audit, Truth]:
+        times = 1 + np.random.default_rng(20_000 + seed).poisson(1.0, size=n)
+        x = model.sample(n, 10_000 + seed).repeat_interleave(torch.from_numpy(times), dim=0)[:n]
+        audit = audited(model, x, seed, likelihood=("gaussian", 0.5), probes=all_probes())
+        return audit, {"robust_round_trip_r2": noisy_round_trip(LAM, x.numpy())}
+
+    # Copies take the places of neighbours: fewer directions are seen.
+    return Case(run, linear().truth | {"encoder_rank": OWN, "tangent_rank": OWN})
 
 
 def noisy_round_trip(lam: Array, x: Array) -> float:
@@ -86,13 +101,13 @@ def noisy_round_trip(lam: Array, x: Array) -> float:
     return float((1 - v**2 - lam * (v * noise / 0.5) ** 2).clip(0).mean())
 
 
-def posteriors(make: Callable[[int, int], models.Arrays], truth: Truth) -> tuple[Case, Truth]:
+def posteriors(make: Callable[[int, int], models.Arrays], truth: Truth) -> Case:
     def run(n: int, seed: int) -> tuple[Audit, Truth]:
         mean, scale = make(n, 10_000 + seed)
         both = {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
         return audited(lambda x: (x["mean"], x["scale"]), both, seed), {}
 
-    return run, truth
+    return Case(run, truth)
 
 
 def local(n: int, seed: int) -> models.Arrays:
@@ -107,17 +122,28 @@ def widths(n: int, seed: int) -> models.Arrays:
     return np.zeros((n, 1)), np.where(wide, 1.0, 0.1)[:, None]
 
 
-def local_code() -> tuple[Case, Truth]:
-    truth = {"rate": 0.630758509, "mutual_information": 0.376445615}
+ONE_DIMENSION = {"passive_dimensions": 0.0, "total_correlation": 0.0, "redundant_dimensions": 0.0}
+
+
+def local_code() -> Case:
+    truth = {"rate": 0.630758509, "mutual_information": 0.376445615, "reidentification": OWN}
     truth |= {"dimensionwise_kl": 0.254312894, "locally_collapsed_fraction": 0.9}
-    return posteriors(local, truth)
+    truth |= {"active_units": 1.0, "active_fraction": 1.0, "effective_rank": 1.0}
+    return posteriors(local, truth | ONE_DIMENSION)
 
 
-def widths_code() -> tuple[Case, Truth]:
-    return posteriors(widths, {"rate": 0.903792546, "mutual_information": 0.433310719})
+def widths_code() -> Case:
+    truth = {"rate": 0.903792546, "mutual_information": 0.433310719, "reidentification": OWN}
+    truth |= {"dimensionwise_kl": 0.903792546 - 0.433310719, "locally_collapsed_fraction": 0.5}
+    truth |= {"active_units": 0.0, "active_fraction": 0.0, "effective_rank": 0.0}
+    return posteriors(widths, truth | ONE_DIMENSION)
 
 
-def correlated_code() -> tuple[Case, Truth]:
-    truth = {"rate": 2.302585093, "mutual_information": 1.517236051}
+def correlated_code() -> Case:
+    truth = {"rate": 2.302585093, "mutual_information": 1.517236051, "reidentification": OWN}
     truth |= {"total_correlation": 0.785349042, "dimensionwise_kl": 0.0}
+    # a KL is ln 10 - 0.9 at least; correlation 0.89 / 0.9, eigenvalues 1.79 and 0.01
+    truth |= {"locally_collapsed_fraction": 0.0, "passive_dimensions": 0.0}
+    truth |= {"active_units": 2.0, "active_fraction": 1.0, "redundant_dimensions": 1.0}
+    truth |= {"effective_rank": 1.8**2 / (1.79**2 + 0.01**2)}
     return posteriors(models.p7, truth)
