@@ -9,7 +9,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     errors <- number <- findings (and tables, sample_table <- archive) <- results
     errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods
-    noise, samples <- streaming
+    noise, samples, independent <- streaming
     number, streaming <- intervals
     posteriors <- readers <- priors <- door
     posteriors, streaming <- copies <- population

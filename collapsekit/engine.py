@@ -27,6 +27,7 @@ from collapsekit.door import Door
 from collapsekit.errors import InputError, Unavailable
 from collapsekit.findings import Finding, Severity, fold
 from collapsekit.groups import GroupDoor, is_grouped, names_of
+from collapsekit.independent import rows_alike
 from collapsekit.joined import joined_groups
 from collapsekit.logs import event
 from collapsekit.priors import other_space
@@ -293,7 +294,8 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
         if probe.name in states:
             started = time.process_time()
             try:
-                results[probe.name] = probe.conclude(states[probe.name])
+                with rows_alike(_alike(task, probe)):
+                    results[probe.name] = probe.conclude(states[probe.name])
             except Exception as error:  # one probe's failure loses no other's result
                 task.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
             concluded[probe.name] = time.process_time() - started
@@ -348,9 +350,19 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             "device": task.device,
             "population_limit": task.plan.population,
             "on_bad_sample": task.plan.policy,
+            "rows_alike": task.population.alike(task.count),
         },
         run=run_block(task.started, task.timings, spent),
     )
+
+
+def _alike(task: Task, probe: Probe) -> float:
+    """Rows to an independent one among those that a probe watched; draws of the prior are."""
+    assert task.population is not None
+    if probe.source == "prior":
+        return 1.0
+    rows = task.count if probe.source == "data" else task.population.size
+    return task.population.alike(min(probe.limit or rows, rows))
 
 
 def _log(audit: Audit) -> None:

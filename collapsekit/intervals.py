@@ -8,6 +8,8 @@ import numpy as np
 from scipy.stats import binom
 from scipy.stats import t as student
 
+from collapsekit.independent import alike as rows_to_one
+from collapsekit.independent import independent
 from collapsekit.number import Z95 as Z95
 from collapsekit.number import Number
 from collapsekit.streaming import Array, Jackknife, Skewed
@@ -33,7 +35,7 @@ def mean_number(
     """
     value, error = float(moments.average[column]), float(moments.standard_error[column])
     n = int(moments.n[column])
-    lean = float(moments.skewness[column]) / math.sqrt(max(n, 1))
+    lean = float(moments.skewness[column]) / math.sqrt(independent(max(n, 1)))
     low, high = (value - error * _unskewed(end, lean) for end in (Z95, -Z95))
     told = "95 % interval, normal with its skewness taken out" + (f"; {note}" if note else "")
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
@@ -103,6 +105,7 @@ def share_number(
     told = "95 % interval, Wilson" + (f"; {note}" if note else "")
     if n == 0:
         return Number(name, math.nan, math.nan, math.nan, "share", 0, told)
+    alike *= rows_to_one()
     low, high = wilson(count / alike, n / alike)
     if perhaps:
         high = wilson((count + perhaps) / alike, n / alike)[1]
@@ -136,7 +139,8 @@ def count_limits(chance: Array) -> tuple[int, int]:
 
 def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
     """Wilson 95 % limits of many counts out of one n."""
-    limits = np.array([wilson(int(c), n) for c in np.asarray(count).ravel()]).reshape(-1, 2)
+    counts = independent(np.asarray(count, dtype=np.float64).ravel())
+    limits = np.array([wilson(c, independent(n)) for c in counts]).reshape(-1, 2)
     return limits[:, 0], limits[:, 1]
 
 
@@ -149,7 +153,7 @@ def quantile_number(
     *,
     least: float = 0.0,
     most: float = math.nan,
-    alike: int = 1,
+    alike: float = 1,
 ) -> Number:
     """A quantile with the interval between two order statistics, free of any distribution.
 
@@ -165,10 +169,12 @@ def quantile_number(
     told = "95 % interval, order statistics" + (f"; {note}" if note else "")
     if not n:
         return Number(name, math.nan, math.nan, math.nan, unit, 0, told)
-    below, above = (int(binom.ppf(tail, n // alike, share)) for tail in (0.025, 0.975))
-    low = float(ordered[alike * below - 1]) if below else least
+    alike *= rows_to_one()
+    apart = int(n / alike)
+    below, above = (int(binom.ppf(tail, apart, share)) for tail in (0.025, 0.975))
+    low = float(ordered[math.floor(alike * below) - 1]) if below else least
     value = float(np.quantile(ordered, share))
-    high = float(ordered[alike * (above + 1) - 1]) if above < n // alike else most
+    high = float(ordered[math.ceil(alike * (above + 1)) - 1]) if above < apart else most
     if math.isnan(high):
         told = "95 % lower end; too few samples for an upper one" + (f"; {note}" if note else "")
     return Number(name, value, low, high, unit, n, told)
@@ -191,4 +197,4 @@ def ratio_error(
     variance = (
         np.diag(covariance)[:-1] - 2 * ratio * covariance[:-1, -1] + ratio**2 * covariance[-1, -1]
     )
-    return ratio, np.sqrt(np.maximum(variance, 0.0) / n) / abs(denominator)
+    return ratio, np.sqrt(np.maximum(variance, 0.0) / independent(n)) / abs(denominator)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Evidence, Finding, Severity, Verdict, fold
+from collapsekit.independent import rows_alike
 from collapsekit.intervals import mean_number
 from collapsekit.number import Number
 from collapsekit.results import Audit
@@ -101,17 +102,21 @@ def _whole(audits: Mapping[str, Audit]) -> list[Number]:
     if not all("kl_total" in audit.samples for audit in audits.values()):
         return []
     each = [audit.samples["kl_total"].astype(float) for audit in audits.values()]
-    found = [_mean("rate", sum(each[1:], each[0]))]
+    alike = float(next(iter(audits.values())).provenance["rows_alike"])
+    found = [_mean("rate", sum(each[1:], each[0]), alike)]
     last = list(audits.values())[-1].samples
     if "elbo" in last:  # of the lowest group: its own KL is in it
-        found.append(_mean("elbo", last["elbo"].astype(float) - sum(each[:-1], 0.0 * each[-1])))
+        own = last["elbo"].astype(float) - sum(each[:-1], 0.0 * each[-1])
+        found.append(_mean("elbo", own, alike))
     return found
 
 
-def _mean(name: str, column: pd.Series) -> Number:
+def _mean(name: str, column: pd.Series, alike: float) -> Number:
     note = "all groups together, one draw of the groups above a sample"
     least = 0.0 if name == "rate" else -math.inf
-    return mean_number(name, Skewed.of(column.dropna().to_numpy()), "nats", note, least=least)
+    moments = Skewed.of(column.dropna().to_numpy())
+    with rows_alike(alike):
+        return mean_number(name, moments, "nats", note, least=least)
 
 
 def _provenance(audits: Mapping[str, Audit]) -> dict[str, object]:

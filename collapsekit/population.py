@@ -21,6 +21,7 @@ from torch import Tensor
 from collapsekit.copies import originals
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
+from collapsekit.independent import rows_alike
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
 from collapsekit.noise import Noise
@@ -166,10 +167,23 @@ class Population:
     def effective(self) -> float:
         """Independent samples whose mean varies as that of the rows: k^2 / sum of m^2, the copies
         of each distinct input (Kish)."""
+        return float(self.size**2 / max(int(self.copies.sum()), 1))
+
+    @cached_property
+    def copies(self) -> Array:
+        """How many rows have each row's input, itself among them: int64 [k]."""
         if self.originals is None:
-            return float(self.size)
-        counts = np.unique(self.originals, return_counts=True)[1]
-        return float(self.size**2 / (counts.astype(np.float64) ** 2).sum())
+            return np.ones(self.size, dtype=np.int64)
+        return np.bincount(self.originals)[self.originals]
+
+    def alike(self, rows: int) -> float:
+        """Rows to an independent one among `rows` samples, of which these are a uniform subset.
+
+        Each of them has (size / effective - 1) copies here on average, and in proportion to the
+        number of the others elsewhere.
+        """
+        copies = (self.size / self.effective - 1) / max(self.size - 1, 1)
+        return 1.0 + copies * max(rows - 1, 0)
 
     # -- products, which may be computed elsewhere -------------------------------------------
 
@@ -498,7 +512,8 @@ class Population:
     def rate(self) -> tuple[float, float]:
         """Mean KL of a sample from its prior over all k rows, and its standard error, in nats."""
         total = merged([Moments.of(part.total) for part in self._divergences(0, 4096)])
-        return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
+        with rows_alike(self.size / self.effective):
+            return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
 
     @property
     @product

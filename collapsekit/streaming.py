@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.independent import alike, independent
 from collapsekit.noise import Noise, hash_index
 
 
@@ -90,7 +91,7 @@ class Moments:
     @property
     def standard_error(self) -> Array:
         """Standard error of the mean per column; NaN below two rows."""
-        return np.sqrt(self.variance / np.maximum(self.n, 1))
+        return np.sqrt(self.variance / independent(np.maximum(self.n, 1)))
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,9 @@ class Grouped:
     def jackknife(self, value: Callable[[Any], Array]) -> Jackknife:
         """Value, standard error and bias of a smooth function of the state.
 
-        Delete-a-group jackknife with unequal groups treated as equal (Shao & Tu 1995, 5.2).
+        Delete-a-group jackknife with unequal groups treated as equal (Shao & Tu 1995, 5.2). Of
+        copied samples a copy stays when another is left out: the variance, and the bias, are that
+        of fewer rows (`independent`).
         """
         present = [part for part in self.parts if part is not None]
         centre = np.asarray(value(merged(present)), dtype=np.float64)
@@ -312,7 +315,8 @@ class Grouped:
         left_out = np.stack([np.asarray(value(state)) for state in others])
         mean = left_out.mean(axis=0)
         spread = ((left_out - mean) ** 2).sum(axis=0)
-        return Jackknife(centre, np.sqrt(spread * (g - 1) / g), (g - 1) * (mean - centre), g)
+        error = np.sqrt(alike() * spread * (g - 1) / g)
+        return Jackknife(centre, error, alike() * (g - 1) * (mean - centre), g)
 
 
 def _plus(a: Any, b: Any) -> Any:
@@ -384,6 +388,15 @@ class Bootstrap:
         """Variance of each column in each replicate: [R, C]."""
         weight = np.maximum(self.weight, 2.0)[:, None]
         return np.maximum(self.second - self.first**2 / weight, 0.0) / (weight - 1.0)
+
+    @property
+    def limits(self) -> Array:
+        """2.5 % and 97.5 % quantiles of each column's variance over the replicates: [2, C]."""
+        found: Array = np.quantile(self.variance, [0.025, 0.975], axis=0)
+        if alike() > 1:  # replicates take each copy by itself, and spread too little
+            middle = self.variance.mean(axis=0)
+            found = np.maximum(middle + math.sqrt(alike()) * (found - middle), 0.0)
+        return found
 
 
 @dataclass(frozen=True)

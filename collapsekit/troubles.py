@@ -158,12 +158,14 @@ COPIES = Code(
     title="Copies among the samples",
     meaning="Some samples have the very input of another, by oversampling or by a file that was "
     "read twice. They tell nothing new: no more information can be shown than the distinct inputs "
-    "have, and an interval that takes samples as independent is too narrow. Data of few values, "
+    "have, and every interval over samples is that of fewer of them. It supposes that how often a "
+    "sample is there has nothing to do with what is measured: where one rare kind alone was "
+    "multiplied, intervals of what is peculiar to it are still too narrow. Data of few values, "
     "each more than 30 times on average, are not told: there repetition is the law of the data.",
     formula="inputs equal bit for bit (and posteriors to 1e-5 of their spread), m_c of each "
-    "distinct one, in the population of n samples; n_eff = n^2 / sum m_c^2. The information's "
-    "bracket and ceiling rest on distinct inputs and n_eff; every other interval is too narrow by "
-    "sqrt(n / n_eff).",
+    "distinct one, in the population of n samples; n_eff = n^2 / sum m_c^2. A measure of r samples "
+    "has standard errors, jackknives, Wilson's limits and order statistics of r / a independent "
+    "ones, a = 1 + (n / n_eff - 1) (r - 1) / (n - 1). Draws from the prior are independent.",
     remedy="Audit distinct samples; sample weights belong into training.",
     source="Kish 1965, Survey Sampling (effective sample size)",
 )
@@ -327,8 +329,8 @@ def copies(count: int, distinct: int, effective: float) -> list[Finding]:
         COPIES.finding(
             Severity.WARN,
             f"{count - distinct:,} of {count:,} samples are copies of another: they count as "
-            f"{effective:,.0f} independent ones. Intervals beside the information's take them as "
-            f"{count:,} and are too narrow by a factor of {(count / effective) ** 0.5:.2f}.",
+            f"{effective:,.0f} independent ones, and intervals over all of them are "
+            f"{(count / effective) ** 0.5:.2f} times as long for it.",
         )
     ]
 

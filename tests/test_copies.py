@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
+from benchmarks.coverage_parts import audits
+from collapsekit.intervals import wilson
+from tests import models
+from tests.test_groups import Ladder
 
 DISTINCT, TIMES, DIMS, WIDTH = 200, 5, 2, 0.05
+LIKELIHOOD = ("gaussian", 0.5)
+FEW = [p for p in audits.all_probes() if not p.name.startswith("decoder_jacobian")]
 TRUTH = -DIMS * math.log(WIDTH)  # means N(0, 1 - WIDTH^2): the aggregate is N(0, I)
 
 
@@ -40,7 +46,7 @@ def test_copies_do_not_narrow_the_information() -> None:
     told = codes["CK014"].message
     assert "800 of 1,000 samples are copies" in told
     assert "200 independent ones" in told
-    assert "a factor of 2.24" in told  # sqrt(5)
+    assert "2.24 times as long" in told  # sqrt(5)
 
 
 def test_unequal_copies_count_as_kish_has_it() -> None:
@@ -86,3 +92,69 @@ def test_single_precision_makes_copies_no_others() -> None:
 
     told = [f for f in audited(samples().repeat(2, 1), single).findings if f.code == "CK014"]
     assert "200 of 400" in told[0].message
+
+
+LINEAR = models.LinearVAE((30.0, 3.0, 0.5, 0.0))
+#: Measured among nearest neighbours, whose places copies take: other numbers, not other errors.
+AMONG_NEIGHBOURS = ("lower_lipschitz", "lower_lipschitz_low", "encoder_rank", "tangent_rank")
+#: Five copies share a sample's identity.
+PER_COPY = ("reidentification",)
+#: Quadratic where it stands: its error is that of the codes' mean squared, which draws of copies
+#: lessen, so that it may be shorter.
+SHORTER = ("round_trip_r2",)
+
+
+def test_data_five_times_over_have_the_intervals_of_the_data_once() -> None:
+    """Every headline of samples, over eight data sets: copies drawn anew tell a little more."""
+    ratios: dict[str, list[float]] = {}
+    for seed in range(8):
+        x = LINEAR.sample(40, seed)  # 200 rows five times over: within every probe's limit
+        once, often = (
+            audits.audited(LINEAR, x.repeat(times, 1), seed, likelihood=LIKELIHOOD, probes=FEW)
+            for times in (1, TIMES)
+        )
+        assert often.provenance["rows_alike"] == pytest.approx(TIMES)
+        for name in once.summary.index:
+            a, b = once.number(name), often.number(name)
+            assert (a.high > a.low) or (b.high == b.low), name
+            if a.high > a.low and b.n > a.n:  # not draws from the prior, nor distinct samples
+                factor = TIMES if name in PER_COPY else 1
+                ratios.setdefault(name, []).append(factor * (b.high - b.low) / (a.high - a.low))
+    assert {"rate", "swap_gap", "round_trip_r2", "collision_fraction"} <= set(ratios)
+    for name, found in ratios.items():
+        if name in AMONG_NEIGHBOURS:
+            continue
+        # Jackknives of 20 groups: their lengths vary by a sixth each.
+        error = float(np.std(found, ddof=1)) / math.sqrt(len(found))
+        least = 0.0 if name in SHORTER else 0.95 - 4 * error
+        assert least < np.mean(found) < 1.05 + 4 * error, (name, found)
+        assert error < 0.15, name
+
+
+def test_a_probe_of_a_few_rows_meets_few_of_their_copies() -> None:
+    """64 of 500 rows hold 0.5 copies of each: r / a with a = 1 + 4 (r - 1) / (n - 1)."""
+    x = LINEAR.sample(100, 0).repeat(TIMES, 1)
+    probe = ck.probes.InferenceGap(limit=64)
+    audit = audits.audited(LINEAR, x, 0, likelihood=LIKELIHOOD, probes=[probe])
+    number = audit.number("unreliable_weights_fraction")
+    assert (number.value, number.n) == (0.0, 64)
+    expected = wilson(0.0, 64 / (1 + 4 * 63 / 499))
+    assert (number.low, number.high) == pytest.approx(expected)
+
+
+def test_the_subset_tells_of_copies_outside_it() -> None:
+    """Of 2,000 rows, each input four times, 500 are looked at: a quarter of the copies."""
+    x = LINEAR.sample(500, 3).repeat(4, 1)
+    audit = ck.audit(LINEAR, x, probes=["kl"], population=500)
+    assert audit.provenance["rows_alike"] == pytest.approx(4, rel=0.25)
+    once = ck.audit(LINEAR, LINEAR.sample(500, 3), probes=["kl"])
+    lengths = [a.number("rate").high - a.number("rate").low for a in (audit, once)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.15)
+
+
+def test_groups_of_copied_samples_have_wider_bounds_together() -> None:
+    model = Ladder()
+    x = model.sample(100)
+    once, often = (ck.audit(model, np.tile(x, (times, 1)), probes=["kl"]) for times in (1, TIMES))
+    lengths = [a.number("rate").high - a.number("rate").low for a in (once, often)]
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.15)  # its codes are drawn anew

@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
+from collapsekit.independent import independent, rows_alike
 from collapsekit.intervals import (
     _unskewed,
     count_limits,
@@ -17,8 +19,9 @@ from collapsekit.intervals import (
     ratio_error,
     share_number,
     wilson,
+    wilson_arrays,
 )
-from collapsekit.streaming import Jackknife, Skewed
+from collapsekit.streaming import Bootstrap, Grouped, Jackknife, Moments, Skewed
 
 
 @pytest.mark.parametrize("share", [0.5, 0.05])
@@ -137,3 +140,47 @@ def test_limits_of_a_count_are_those_of_its_distribution() -> None:
     low, high = count_limits(chance)
     assert (draws < low).mean() <= 0.026
     assert (draws > high).mean() <= 0.026
+
+
+def test_intervals_of_copies_are_those_of_the_samples_once() -> None:
+    """Five times each sample, among rows that count as one in five."""
+    once = np.random.default_rng(5).exponential(size=300)
+    often = np.tile(once, 5)
+    count = int((once > 1).sum())
+    expected = (
+        mean_number("m", Skewed.of(once), "1"),
+        share_number("s", count, 300),
+        quantile_number("q", once, 0.5, "1"),
+    )
+    with rows_alike(5.0):
+        found = (
+            mean_number("m", Skewed.of(often), "1"),
+            share_number("s", 5 * count, 1500),
+            quantile_number("q", often, 0.5, "1"),
+        )
+        limits = wilson_arrays(np.array([5 * count]), 1500)
+        assert independent(1500) == 300
+    for a, b in zip(expected, found, strict=True):
+        # variances of n - 1 and of 5 n - 1
+        assert (b.value, b.low, b.high) == pytest.approx((a.value, a.low, a.high), rel=2e-3)
+    assert [float(end[0]) for end in limits] == pytest.approx(wilson(count, 300))
+    assert independent(1500) == 1500  # and nothing is left behind
+
+
+def test_jackknives_and_bootstraps_of_copies_are_widened() -> None:
+    values = np.random.default_rng(6).normal(size=400)
+    groups = Grouped.of(np.arange(400) % 20, lambda rows: Moments.of(values[rows]))
+    index = torch.arange(400)
+    draws = Bootstrap.of(torch.from_numpy(values[:, None]), index, torch.zeros(1))
+    plain, ends = groups.jackknife(lambda part: part.average), draws.limits
+    with rows_alike(4.0):
+        wide, far = groups.jackknife(lambda part: part.average), draws.limits
+    assert wide.error == pytest.approx(2 * plain.error)
+    assert wide.bias == pytest.approx(4 * plain.bias)
+    middle = draws.variance.mean(axis=0)
+    np.testing.assert_allclose(far - middle, 2 * (ends - middle))
+
+
+def test_fewer_rows_than_one_cannot_be_alike() -> None:
+    with rows_alike(0.5):
+        assert independent(10) == 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +23,8 @@ class Ratios:
         The sample's own posterior is part of the aggregate, which draws it towards the sample's
         code: the KL reads high.
     without : Tensor, float64 [B, m]
-        The same without it: the KL reads low (both by Jensen). The population's lies between.
+        The same without it and its copies: the KL reads low (both by Jensen). The population's
+        lies between.
     """
 
     dims: Tensor
@@ -52,8 +52,10 @@ def _at_draws(obs: Observation, limit: int | None, most: int) -> Ratios:
     dims = torch.as_tensor(population.measured(most), device=z.device)
     marginal = population.log_marginals(limit, most, obs.seed)[obs.rows]
     log_prior = obs.prior.log_each(z)[:, dims]
-    share = torch.exp(obs.posterior.log_each(z)[:, dims] - marginal) / k
-    others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + math.log(k / max(k - 1, 1))
+    copies = torch.as_tensor(population.copies[obs.rows], device=z.device)[:, None]
+    share = copies * torch.exp(obs.posterior.log_each(z)[:, dims] - marginal) / k
+    rest = (k - copies).clamp(min=1)
+    others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + (k / rest).log()
     return Ratios(dims, marginal - log_prior, others - log_prior)
 
 
@@ -65,7 +67,8 @@ def _over_classes(obs: Observation, q: Categorical, p: Categorical, most: int) -
     dims = torch.as_tensor(obs.population.measured(most), device=q.device)
     own, prior = q.log_p[:, dims].exp(), p.log_p[:, dims]
     together = everyone.aggregate[None, dims]
-    others = ((k * together - own) / max(k - 1, 1)).clamp(min=0.0)
+    copies = torch.as_tensor(obs.population.copies[obs.rows], device=q.device)[:, None, None]
+    others = ((k * together - copies * own) / (k - copies).clamp(min=1)).clamp(min=0.0)
     # A class that only this sample has: the others would be infinitely surprised. Rounding of the
     # own share alone is taken for nothing.
     others = torch.where(others < 1e-12 * together, 0.0, others)

@@ -57,10 +57,10 @@ class ActiveUnits:
         width = state["width"].mean
         n, dims = int(state["mean"].n.max(initial=0)), len(variance)
         known = bool(np.isfinite(variance).all())
-        replicates = state["bootstrap"].variance
+        limits = state["bootstrap"].limits
         thresholds = np.logspace(-4, 1, 101)
-        curve = _curve(variance, replicates, thresholds)
-        count = _count("active_units", variance, replicates, self.threshold, n)
+        curve = _curve(variance, limits, thresholds)
+        count = _count("active_units", variance, limits, self.threshold, n)
         fraction = Number(
             "active_fraction",
             count.value / dims,
@@ -70,7 +70,7 @@ class ActiveUnits:
             n,
             f"of {dims} dimensions; {count.note}",
         )
-        low, high = _limits(replicates)
+        low, high = limits
         dimensions = pd.DataFrame(
             {
                 "mean_variance": variance,
@@ -99,7 +99,7 @@ class ActiveUnits:
         )
 
 
-def _count(name: str, variance: Array, replicates: Array, threshold: float, n: int) -> Number:
+def _count(name: str, variance: Array, limits: Array, threshold: float, n: int) -> Number:
     note = (
         f"threshold {threshold:g} prior variances; limits: each unit's variance at its bootstrap "
         "95 % ends"
@@ -108,24 +108,19 @@ def _count(name: str, variance: Array, replicates: Array, threshold: float, n: i
         return Number(name, np.nan, np.nan, np.nan, "dimensions", n, note)
     value = float((variance > threshold).sum())
     # Limits unit by unit: counting within replicates would repeat the sample's own error.
-    low, high = ((ends > threshold).sum() for ends in _limits(replicates))
+    low, high = ((ends > threshold).sum() for ends in limits)
     return Number(
         name, value, float(min(low, value)), float(max(high, value)), "dimensions", n, note
     )
 
 
-def _limits(replicates: Array) -> Array:
-    limits: Array = np.quantile(replicates, [0.025, 0.975], axis=0)
-    return limits
-
-
-def _curve(variance: Array, replicates: Array, thresholds: Array) -> pd.DataFrame:
+def _curve(variance: Array, limits: Array, thresholds: Array) -> pd.DataFrame:
     def above(values: Array) -> Array:
         counts: Array = len(values) - np.searchsorted(np.sort(values), thresholds, side="right")
         return counts
 
     count = above(variance)
-    low, high = (above(ends) for ends in _limits(replicates))
+    low, high = (above(ends) for ends in limits)
     return pd.DataFrame(
         {
             "threshold": thresholds,

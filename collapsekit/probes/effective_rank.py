@@ -12,6 +12,7 @@ import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.independent import independent
 from collapsekit.intervals import Z95, jackknife_number
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
@@ -113,11 +114,11 @@ class EffectiveRank:
         return Result(numbers=(number, redundant), findings=(finding, *repeats))
 
     def _redundant(self, moments: Comoments) -> tuple[Number, list[Finding]]:
-        covariance, n = moments.covariance[:-1, :-1], moments.n
+        covariance, n = moments.covariance[:-1, :-1], int(independent(moments.n))
         active = np.flatnonzero(np.diag(covariance) > self.active)
         d = len(active)
         if d > 1 and n <= d:
-            return _undetermined(d, n)
+            return _undetermined(d, n, moments.n)
         values: Array = np.zeros(0)
         if d > 1:
             spread = np.sqrt(np.diag(covariance)[active])
@@ -136,7 +137,7 @@ class EffectiveRank:
             low,
             high,
             "dimensions",
-            n,
+            moments.n,
             f"of {d} active ones; directions with less than {self.repeated:.0%} of a dimension's "
             "variance; limits: each eigenvalue moved by 1.96 standard errors",
         )
@@ -153,9 +154,9 @@ class EffectiveRank:
         ]
 
 
-def _undetermined(d: int, n: int) -> tuple[Number, list[Finding]]:
+def _undetermined(d: int, n: int, rows: int) -> tuple[Number, list[Finding]]:
     why = f"not determined: {n} samples span at most {n - 1} directions, of {d} active dimensions"
-    number = Number("redundant_dimensions", nan, 0.0, d - 1.0, "dimensions", n, why)
+    number = Number("redundant_dimensions", nan, 0.0, d - 1.0, "dimensions", rows, why)
     told = REDUNDANT.finding(
         Severity.INCONCLUSIVE,
         f"whether dimensions repeat one another is {why}.",

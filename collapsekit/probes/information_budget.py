@@ -13,6 +13,7 @@ import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.independent import independent
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import DiagonalGaussian
@@ -86,14 +87,13 @@ class InformationBudget:
             states["overlap"] = Moments.of(torch.stack([rest - upper, rest - lower], dim=1))
         if isinstance(obs.posterior, DiagonalGaussian) and found is not None:
             states["codes"] = Moments.of((obs.z - obs.prior.mean) / obs.prior.scale)
-        copies = population.distinct.size, population.size / population.effective
-        facts = copies, obs.posterior.dims, measured, population.rate
+        facts = population.distinct.size, obs.posterior.dims, measured, population.rate
         states["facts"] = Constant(facts)
         return states
 
     def conclude(self, state: States) -> Result:
         """The parts with their errors; the split of what is not identified stays a bracket."""
-        (k, alike), dims, measured, (rate, rate_error) = state["facts"].value
+        k, dims, measured, (rate, rate_error) = state["facts"].value
         everything = pd.RangeIndex(dims, name="dimension")
         codes: Moments | None = state.get("codes")
         aggregate = pd.DataFrame(index=everything)
@@ -109,7 +109,6 @@ class InformationBudget:
             (rate, rate_error),
             self.saturation,
             "",
-            alike,
         )
         if "mismatch" not in state:
             return _whole(rate, rate_error, information, saturated)
@@ -131,7 +130,7 @@ class InformationBudget:
         if saturated or not whole:
             rest = math.nan
         without = max(float(state["mismatch_total"].mean[1]), least, 0.0)
-        overlap = _overlap(rest, state["overlap"], mismatched.value - without, alike, dims)
+        overlap = _overlap(rest, state["overlap"], mismatched.value - without, dims)
         budget = _table(
             rate,
             rate_error,
@@ -213,7 +212,8 @@ def _by_moments(mean: Array, variance: Array, n: int) -> float:
     """
     bound = 0.5 * (mean**2 + variance - 1.0 - np.log(variance))
     slope = mean**2 * variance + 0.5 * (variance - 1.0) ** 2  # n times the variance of the bound
-    return float(bound.sum() - len(mean) / n - 2 * math.sqrt(slope.sum() / n))
+    apart = independent(n)
+    return float(bound.sum() - len(mean) / apart - 2 * math.sqrt(slope.sum() / apart))
 
 
 def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> Number:
@@ -234,7 +234,7 @@ def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> 
     )
 
 
-def _overlap(rest: float, ends: Moments, biased: float, alike: float, dims: int) -> Number:
+def _overlap(rest: float, ends: Moments, biased: float, dims: int) -> Number:
     """Total correlation by difference, with information's bracket (METRICS section 4).
 
     Parameters
@@ -245,8 +245,6 @@ def _overlap(rest: float, ends: Moments, biased: float, alike: float, dims: int)
         Each sample's rate - mismatch - information, by the upper and by the lower bound.
     biased : float
         How far the mismatch lies above its own lower end, which the upper end gains.
-    alike : float
-        Rows to an independent one.
     dims : int
     """
     n = int(ends.n[1])
@@ -256,7 +254,7 @@ def _overlap(rest: float, ends: Moments, biased: float, alike: float, dims: int)
         "rate - dimension-wise KL - information, with information's bracket, widened by two "
         "standard errors of the samples' differences"
     )
-    widened = 2 * np.nan_to_num(ends.standard_error) * math.sqrt(alike)
+    widened = 2 * np.nan_to_num(ends.standard_error)
     # An upper bound that some sample does not have (left-out densities of nothing) says nothing.
     low = float(ends.mean[0] - widened[0]) if ends.n[0] == n else 0.0
     low = max(low, 0.0)

@@ -12,6 +12,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number, share_number, within
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
@@ -200,8 +201,9 @@ def _share(count: int, n: int, left: Array, note: str) -> Number:
     already.
     """
     share = count / max(n, 1)
-    over_samples = Z95**2 * share * (1 - share) / max(n, 1)
-    left, own = left[:-1], float(left[-1]) / max(n, 1)
+    apart = independent(max(n, 1))
+    over_samples = Z95**2 * share * (1 - share) / apart
+    left, own = left[:-1], float(left[-1]) / apart
     over_draws = _student(left) ** 2 * max(_spread(left) - own, 0.0)
     alike = 1 + over_draws / over_samples if over_samples > 0 else 1.0
     return share_number(

@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.door import INPUT
 from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number
 from collapsekit.kernels.mixture import spot_check
 from collapsekit.number import Number
@@ -77,7 +78,7 @@ class MutualInformation:
             )
             dtype, deviation = checked.dtype, checked.max_deviation if first.any() else 0.0
         own = obs.population
-        facts = k, own.total, dtype, own.most_information, own.distinct.size, own.effective
+        facts = k, own.total, dtype, own.most_information, own.distinct.size
         return {
             "rows": Rows(
                 obs.index,
@@ -94,7 +95,7 @@ class MutualInformation:
 
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
-        k, total, dtype, rate, distinct, effective, kernel = state["columns"].value
+        k, total, dtype, rate, distinct, kernel = state["columns"].value
         moments: Moments = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
@@ -113,7 +114,6 @@ class MutualInformation:
             rate,
             self.saturation,
             f"lower and upper bound, ceiling ln {distinct:,}",
-            alike=k / effective,
         )
         deviation = float(state["deviation"].column("deviation").max())
         note = f"{number.note}; {n:,} of {total:,} samples as rows; "
@@ -183,7 +183,6 @@ def bracket(
     rate: tuple[float, float],
     saturation: float,
     note: str,
-    alike: float = 1.0,
 ) -> tuple[Number, bool]:
     """The information bracket from its bounds.
 
@@ -200,8 +199,6 @@ def bracket(
     saturation : float
         Share of the ceiling above which the value is flagged.
     note : str
-    alike : float
-        Rows to an independent one: errors grow by its root.
 
     Returns
     -------
@@ -210,15 +207,12 @@ def bracket(
     """
     lower, lower_error = float(moments.mean[0]), float(np.nan_to_num(moments.standard_error[0]))
     n = int(moments.n[0])
-    lower_error *= math.sqrt(alike)
     finite = np.isfinite(upper).all() and len(upper) > 1
     upper_mean = float(upper.mean()) if finite else math.inf
-    upper_error = float(upper.std(ddof=1)) * math.sqrt(alike / n) if finite else 0.0
+    upper_error = float(upper.std(ddof=1)) / math.sqrt(independent(n)) if finite else 0.0
     low = max(0.0, lower - 2 * lower_error)
     # Rounding can push a bound that is exactly 0 a hair below it; information is never negative.
-    high = max(
-        min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1] * math.sqrt(alike)), low, 0.0
-    )
+    high = max(min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1]), low, 0.0)
     value = min(max(lower, 0.0), high)
     told = (
         f"{note}, widened by two standard errors; L = {lower:.6g} +- {Z95 * lower_error:.2g}, "

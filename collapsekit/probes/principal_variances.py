@@ -48,7 +48,10 @@ class PrincipalVariances:
         if bar > 0 and int(obs.rows[0]) == 0:
             width = obs.door.target(obs.x)[0].numel()
             rows = max(2, min(self.limit or obs.population.size, self.most_values // width))
-            points = obs.population.head(rows).targets.to(torch.float64)
+            head = obs.population.head(rows)
+            points = head.targets.to(torch.float64)
+            if head.originals is not None:  # no half may hold copies of the other's rows
+                points = points[np.unique(head.originals)]
             inside, held = spectrum(points)
             outside, rows = np.diagonal(held), len(points)
             surely = _surely(held, rows - rows // 2, bar, self.level)
