@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 _ALIKE: ContextVar[float] = ContextVar("rows_alike", default=1.0)
 
@@ -30,6 +29,6 @@ def alike() -> float:
     return _ALIKE.get()
 
 
-def independent(rows: Any) -> Any:
-    """How many independent samples so many rows (a number, or an array of them) are worth."""
+def independent(rows: float) -> float:
+    """How many independent samples so many rows are worth."""
     return rows / _ALIKE.get()

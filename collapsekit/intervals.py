@@ -139,7 +139,7 @@ def count_limits(chance: Array) -> tuple[int, int]:
 
 def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
     """Wilson 95 % limits of many counts out of one n."""
-    counts = independent(np.asarray(count, dtype=np.float64).ravel())
+    counts = np.asarray(count, dtype=np.float64).ravel() / rows_to_one()
     limits = np.array([wilson(c, independent(n)) for c in counts]).reshape(-1, 2)
     return limits[:, 0], limits[:, 1]
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collapsekit.independent import alike, independent
+from collapsekit.independent import alike
 from collapsekit.noise import Noise, hash_index
 
 
@@ -91,7 +91,7 @@ class Moments:
     @property
     def standard_error(self) -> Array:
         """Standard error of the mean per column; NaN below two rows."""
-        return np.sqrt(self.variance / independent(np.maximum(self.n, 1)))
+        return np.sqrt(self.variance * alike() / np.maximum(self.n, 1))
 
 
 @dataclass(frozen=True)
