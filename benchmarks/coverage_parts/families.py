@@ -78,6 +78,8 @@ def full_covariance() -> Case:
         "mutual_information": 0.5 * log_det,
         "aggregate_mismatch": 0.0,
         "passive_dimensions": 0.0,
+        "passive_directions": 0.0,
+        "unread_directions": 0.0,
         "reidentification": OWN,
         "locally_collapsed_fraction": OWN,
         "active_units": 3.0,
