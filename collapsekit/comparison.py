@@ -52,6 +52,8 @@ _UP = frozenset(
 _DOWN = frozenset(
     {
         "passive_dimensions",
+        "passive_directions",
+        "unread_directions",
         "locally_collapsed_fraction",
         "dimensionwise_kl",
         "reconstruction_error",
@@ -262,6 +264,12 @@ class Comparison:
 def own_name(headline: str) -> str:
     """A headline without the group of latents that it is of: ``rate`` of ``top/rate``."""
     return headline.rpartition("/")[2]
+
+
+def better_with(headline: str) -> int:
+    """1 where more of a headline is better, -1 where less is, 0 where neither is."""
+    own = own_name(headline)
+    return (own in _UP) - (own in _DOWN)
 
 
 def margin_of(first: Number) -> float:

@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist
 
-from collapsekit.comparison import INCOMPARABLE, UNRESOLVED, WORSE, Change, compare, own_name
+from collapsekit.comparison import (
+    DIFFERS,
+    INCOMPARABLE,
+    UNRESOLVED,
+    WORSE,
+    Change,
+    better_with,
+    compare,
+    own_name,
+)
 from collapsekit.errors import InputError
 from collapsekit.findings import Finding, Severity
 from collapsekit.number import Z95, Number
@@ -256,7 +265,8 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
     together fail by chance with a probability of at most `FALSE_ALARM` (Bonferroni, one-sided).
     That covers the choice of samples, not another training run: two seeds of one recipe may differ
     by more. A headline that the baseline has and the audit lacks, or has in another unit, is
-    inconclusive.
+    inconclusive; so is one without an interval whose value is worse by more than the margin. Other
+    headlines without an interval pass, and a note names them: they were not judged.
 
     Returns
     -------
@@ -301,7 +311,9 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
         _no_worse(known[name], comparison.number(_THIS, name), change, max(wider, 1.0))
         for name, change in changes.items()
     )
-    return judged, (*comparison.notes, ONE_RUN)
+    unjudged = [name for name, change in changes.items() if _without_interval(change)]
+    told = f"Without an interval, and so not judged: {', '.join(unjudged)}." if unjudged else ""
+    return judged, (*comparison.notes, *filter(None, [told]), ONE_RUN)
 
 
 def _no_worse(then: Number, now: Number | None, change: Change, wider: float) -> Judged:
@@ -314,6 +326,8 @@ def _no_worse(then: Number, now: Number | None, change: Change, wider: float) ->
         return Judged(
             name, Outcome.INCONCLUSIVE, f"{told}: another unit or likelihood, not comparable"
         )
+    if _without_interval(change):
+        return _not_judged(name, told, then.name, change)
     if change.word == UNRESOLVED:
         return Judged(name, Outcome.PASS, f"{told}: nothing shown to be worse")
     moved = Number(then.name, change.value, change.low, change.high, now.unit, now.n)
@@ -322,6 +336,19 @@ def _no_worse(then: Number, now: Number | None, change: Change, wider: float) ->
     if change.word == WORSE and _beyond(change, wider):
         return Judged(name, Outcome.FAIL, f"{told}: worse beyond noise and margin")
     return Judged(name, Outcome.PASS, told)
+
+
+def _without_interval(change: Change) -> bool:
+    """Whether there is a change, and no interval to tell it from noise."""
+    ends = math.isfinite(change.low) and math.isfinite(change.high)
+    return change.word in (DIFFERS, UNRESOLVED) and not ends
+
+
+def _not_judged(name: str, told: str, headline: str, change: Change) -> Judged:
+    told = f"{told}: not judged: no interval"
+    if change.value * better_with(headline) < -change.margin:
+        return Judged(name, Outcome.INCONCLUSIVE, f"{told}, and its value is worse")
+    return Judged(name, Outcome.PASS, f"{told}; its value is not worse")
 
 
 def _ends(number: Number) -> tuple[float, float]:

@@ -208,6 +208,34 @@ def test_a_headline_that_went_missing_is_not_passed_over() -> None:
     assert "swap_gap" not in judged(whole, part)
 
 
+@pytest.mark.parametrize(
+    ("headline", "value", "low", "high", "outcome"),
+    [
+        ("active_fraction", 0.5, NAN, NAN, UNSURE),  # looks worse, and nobody knows the noise
+        ("active_fraction", 0.5, 0.1, NAN, UNSURE),
+        ("active_fraction", 0.9, NAN, NAN, PASS),  # better
+        ("active_fraction", 0.8, NAN, NAN, PASS),  # the same
+        ("passive_dimensions", 0.9, NAN, NAN, UNSURE),  # fewer would be better
+        ("passive_dimensions", 0.5, NAN, NAN, PASS),
+        ("width_share", 0.5, NAN, NAN, PASS),  # neither more nor less is better
+        ("active_fraction", 0.5, 0.4, 0.6, FAIL),  # with an interval it is judged
+    ],
+)
+def test_a_headline_without_an_interval_is_never_passed_over_in_silence(
+    headline: str, value: float, low: float, high: float, outcome: Outcome
+) -> None:
+    interval = (NAN, NAN) if outcome is not FAIL else (0.7, 0.9)
+    then = with_number(Number(headline, 0.8, *interval, "share", 100))
+    now = with_number(Number(headline, value, low, high, "share", 100))
+    ruling = rule(now, baseline=then)
+    (one,) = ruling.baseline
+    assert one.outcome is outcome
+    open_ = outcome is not FAIL and value != 0.8
+    assert ("not judged: no interval" in one.message) is open_
+    assert any(f"not judged: {headline}" in note for note in ruling.notes) is open_
+    assert ("value is worse" in one.message) is (outcome is UNSURE)
+
+
 def test_another_likelihood_is_not_comparable() -> None:
     audit = audits.made_up(n=40, d=4, pictures="none")
     other = replace(audit, provenance={**audit.provenance, "likelihood": "bernoulli"})
