@@ -78,8 +78,9 @@ def jackknife_number(
     """A value with its jackknife interval: Student's t, about the value less its bias.
 
     The value itself stays as defined over the samples; the interval is moved by the bias (of a
-    ratio of moments at small n, say), widened to hold the value, and cut where the quantity cannot
-    be (`least`, `most`).
+    ratio of moments at small n, say) and widened to hold the value. Both are cut where the quantity
+    cannot be (`least`, `most`), an unbiased estimate beyond them as well: cut before the jackknife,
+    it would hide its error.
     """
     value, error, bias = (float(x) for x in (found.value, found.error, found.bias))
     half = float(student.ppf(0.975, max(found.groups - 1, 1))) * error
@@ -90,6 +91,8 @@ def jackknife_number(
     )
     if not math.isfinite(error):
         low = high = math.nan
+    value = min(max(value, least), most)
+    low, high = min(low, value), max(high, value)
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
 
 

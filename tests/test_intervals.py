@@ -109,6 +109,13 @@ def test_intervals_end_where_the_quantity_does() -> None:
     wide = Jackknife(np.array(0.5), np.array(1.0), np.array(0.0), 20)
     cut = jackknife_number("j", wide, "1", 9, least=0.0, most=1.0)
     assert (cut.low, cut.value, cut.high) == (0.0, 0.5, 1.0)
+    beyond = Jackknife(np.array(1.3), np.array(0.05), np.array(0.0), 9)
+    cut = jackknife_number("j", beyond, "1", 9, least=0.0, most=1.0)
+    assert (cut.low, cut.value, cut.high) == (1.0, 1.0, 1.0)
+    near = Jackknife(np.array(1.05), np.array(0.05), np.array(0.0), 9)
+    cut = jackknife_number("j", near, "1", 9, least=0.0, most=1.0)
+    assert cut.low == pytest.approx(1.05 - 0.05 * scipy.stats.t.ppf(0.975, 8))
+    assert (cut.value, cut.high) == (1.0, 1.0)
     unknown = jackknife_number("j", Jackknife(*[np.array(math.nan)] * 3, 1), "1", 1, least=0.0)
     assert math.isnan(unknown.low)
 

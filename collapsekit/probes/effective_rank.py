@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import nan
 from typing import Any, ClassVar
 
@@ -102,8 +102,6 @@ class EffectiveRank:
             least=0.0,
             most=state["dims"].value,
         )
-        if number.value > state["dims"].value:
-            number = replace(number, value=float(state["dims"].value), high=state["dims"].value)
         finding = RANK.finding(
             Severity.OK,
             f"the posterior means span {number.digits()} independent axes of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import Categorical, Family, least_variance
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Counts, Rows, Top, to_numpy
+from collapsekit.streaming import Array, Constant, Counts, Moments, Rows, Top, to_numpy
 
 LOCAL = Code(
     id="CK301",
@@ -37,7 +38,8 @@ LOCAL = Code(
     "that in some, or 5 % are with > 0.9 in every direction and 5 % of all below 0.75 in some; no "
     "word where 5 % are wide and neither holds: the code is weak for every sample alike. A KL from "
     "draws counts where it is below the bar by two of its own standard errors; those within two of "
-    "the bar are told, and in the interval's upper end.",
+    "the bar are told, and in the interval's upper end; the curve's limits move every such KL by "
+    "two.",
     remedy="Look at who they are (labels, gallery). Latent reconstruction empties this count "
     "reliably; KL annealing and longer training often do too.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; the 1 nat bar is collapsekit's",
@@ -93,12 +95,14 @@ class LocalCollapse:
             parts += [who, who, who] if width is None else self._wide(who, width)
         counted = [len(total), *(int(part.sum()) for part in parts)]
         # Counts and the first few, not the rows: they do not grow with the data.
-        passed = np.searchsorted(THRESHOLDS, total, side="right")
+        off = to_numpy(torch.zeros_like(obs.kl_total) + slack)
         return {
             "rows": Rows(obs.index, **columns),
             "bar": Constant(told),
             "counts": Counts(np.array(counted)),
-            "below": Counts(np.bincount(passed, minlength=len(THRESHOLDS) + 1)),
+            "below": Counts(np.stack([_passed(total + side * off) for side in (0, 1, -1)])),
+            "drawn": Constant(error is not None),
+            "noise": Moments.of(off**2),
             "first": Top(KEPT_INDICES, np.where(flags, -index.astype(np.float64), np.nan), index),
         }
 
@@ -143,6 +147,9 @@ class LocalCollapse:
         n, narrow, apart, *rest = (int(value) for value in state["counts"].values)
         (count, wide, prior), (perhaps, more_wide, more_prior) = rest[:3], rest[3:]
         note = f"KL of a sample below {bar:.3g} nat"
+        if state["drawn"].value:
+            noise = math.sqrt(float(state["noise"].mean[0])) / self.sure
+            note += f"; a sample's KL is known from draws to {noise:.2g} nats (root mean square)"
         if perhaps:
             note += f"; {perhaps / n:.1%} are within their draws' error of it: in the upper end"
         share = share_number("locally_collapsed_fraction", count, n, note, perhaps=perhaps)
@@ -183,10 +190,16 @@ class LocalCollapse:
         )
 
 
+def _passed(total: Array) -> Array:
+    """How many totals lie between each two thresholds, below the first, beyond the last."""
+    place = np.searchsorted(THRESHOLDS, total, side="right")
+    return np.bincount(place, minlength=len(THRESHOLDS) + 1)
+
+
 def _curve(counts: Array, n: int) -> pd.DataFrame:
-    # Interval k of the counts holds the totals between thresholds k - 1 and k.
-    count = np.cumsum(counts)[: len(THRESHOLDS)]
-    low, high = wilson_arrays(count, n)
+    """Shares below each threshold; noise of draws spreads them, so the limits hold it as well."""
+    count, sure, perhaps = np.cumsum(counts, axis=1)[:, : len(THRESHOLDS)]
+    low, high = wilson_arrays(sure, n)[0], wilson_arrays(perhaps, n)[1]
     return pd.DataFrame({"threshold": THRESHOLDS, "share": count / n, "low": low, "high": high})
 
 

@@ -118,6 +118,15 @@ def test_undecided_samples_are_in_the_upper_end() -> None:
     assert share.value < 0.1
     assert share.high > 0.8  # 0.95, less what the skewness of eight draws takes
     assert "within their draws' error" in share.note
+    both = ck.audit(
+        lambda x: (x, torch.full_like(x, 0.3)), x, prior=prior, probes=[probe, ck.probes.KL()]
+    )
+    noise = float(np.sqrt((both.samples["kl_total_se"] ** 2).mean()))
+    assert f"known from draws to {noise:.2g} nats" in both.number(share.name).note
+    # The true curve is a step at the one KL that all have; noise spreads it, its limits hold it.
+    curve = both.tables["local_collapse_curve"]
+    before = curve[curve["threshold"] < truth]
+    assert before["low"].max() < 0.01 < 0.05 < before["share"].max()
 
 
 def narrow_along(direction: Tensor) -> Any:
