@@ -25,6 +25,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from collapsekit import heap
 from collapsekit.adapter import session
 from collapsekit.errors import InputError
 from collapsekit.executors import workers
@@ -64,6 +65,7 @@ def _serve(order: _Order) -> Outcome | Made | _Missing:
     away = os.getpid() != order.home
     if away:
         torch.set_num_threads(1)  # a worker a core: threads would fight over it
+        heap.keep()
     wanted = [key for key in (order.recipe, order.crowd, order.products) if key]
     missing = tuple(key for key in wanted if key not in _KEPT and not _found(order, key))
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import shutil
 import zipfile
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from collapsekit.errors import FileError
+from collapsekit.heap import give_back
 
 ROW_GROUP = 1 << 17
 
@@ -135,7 +135,7 @@ def write(
     schema = _schema(template, rows)
     held: list[pa.Table] = []
     count = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, schema, **encoding(schema)) as writer:
         for start, stop in pieces:
             arrays = columns(start, stop)
             held.append(
@@ -152,29 +152,18 @@ def write(
             writer.write_table(pa.concat_tables(held), row_group_size=count)
 
 
-def give_back() -> None:
-    """Hand freed memory back to the system, after every piece of a table.
+def encoding(schema: pa.Schema) -> dict[str, Any]:
+    """How parquet writes a table of measurements: in a third of the time, and smaller.
 
-    What a piece leaves free lies in gaps between what stays. Neither glibc nor arrow's allocator
-    gives gaps back by itself, the next piece does not quite fit them, and so a long pass would
-    grow although nothing in it does. Where there is no glibc this does arrow's half alone.
+    Hardly two measured values are equal, so a dictionary of them is made in vain; their bytes
+    compress once those of equal weight lie side by side.
     """
-    pa.default_memory_pool().release_unused()
-    if _trim is not None:
-        _trim(0)
-
-
-def _found_trim() -> Callable[[int], int] | None:
-    try:
-        found = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, or another system
-        return None
-    found.argtypes = [ctypes.c_size_t]
-    trim: Callable[[int], int] = found
-    return trim
-
-
-_trim = _found_trim()
+    measured = [field.name for field in schema if pa.types.is_floating(field.type)]
+    return {
+        "compression": "zstd",
+        "use_dictionary": [name for name in schema.names if name not in measured],
+        "use_byte_stream_split": measured,
+    }
 
 
 def _schema(template: pd.DataFrame, rows: int) -> pa.Schema:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ import pyarrow.parquet as pq
 
 from collapsekit import sample_table
 from collapsekit.errors import FileError
+from collapsekit.heap import give_back
 from collapsekit.probe import States
-from collapsekit.sample_table import SampleTable, give_back, masked
+from collapsekit.sample_table import SampleTable, masked
 from collapsekit.shards import Outcome
 from collapsekit.streaming import Array, Rows, merged
 from collapsekit.tables import nullable
@@ -35,6 +36,12 @@ from collapsekit.tables import nullable
 IN_MEMORY = 100_000
 LABELS = "labels/rows"
 _KEY = b"collapsekit"
+#: How a shard's columns are written: they are read once or twice and then go, so quickly.
+_PASSING: dict[str, Any] = {
+    "compression": "lz4",
+    "use_dictionary": False,
+    "write_statistics": False,
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Piece:
     stop: int
     rows: dict[str, Rows]
     path: Path | None = None
+    columns: dict[str, Column] = field(default_factory=dict)  # of the file, by their full names
 
 
 class _Temporary:
@@ -86,7 +94,13 @@ class Spool:
 
     def found(self, number: int, start: int, count: int, path: Path | None) -> None:
         """Take in the file of a shard that was finished before."""
-        self._take(Piece(number, start, start + count, {}, path))
+        columns: dict[str, Column] = {}
+        if path is not None:
+            told = json.loads(pq.read_schema(path).metadata[_KEY])
+            columns = {
+                name: Column(np.dtype(kind), n, odd) for name, (kind, n, odd) in told.items()
+            }
+        self._take(Piece(number, start, start + count, {}, path, columns))
 
     def _take(self, piece: Piece) -> None:
         self._pieces.append(piece)
@@ -132,14 +146,18 @@ class Spool:
         path = self.folder / "samples.parquet"
         partial = path.with_name("samples.partial")
         pieces = {piece.start: piece for piece in self._pieces}
+        held = [
+            frame if frame is None or isinstance(frame, SpooledRows) else _Sparse(frame)
+            for frame in frames
+        ]
 
         def columns(start: int, stop: int) -> dict[str, pa.Array]:
             found: dict[str, pa.Array] = {}
-            for frame in frames:
+            for frame in held:
                 if isinstance(frame, SpooledRows):
                     found |= {n: _known(a) for n, a in frame.arrays(pieces[start]).items()}
                 elif frame is not None:
-                    found |= _slice(frame, start, stop)
+                    found |= frame.arrays(start, stop)
             return found
 
         stretches = [(piece.start, piece.stop) for piece in self._pieces]
@@ -162,7 +180,7 @@ class Spool:
 
     def _written(self, piece: Piece) -> Piece:
         arrays: dict[str, pa.Array] = {}
-        told: dict[str, Any] = {}
+        columns: dict[str, Column] = {}
         length = piece.stop - piece.start
         for key, rows in piece.rows.items():
             at = rows.index - piece.start
@@ -170,21 +188,18 @@ class Spool:
                 values = rows.column(name)
                 arrays[f"{key}/{name}"] = masked(values, at, length)
                 odd = values.dtype.kind == "f" and bool(np.isnan(values).any())
-                told[f"{key}/{name}"] = [values.dtype.str, len(values), odd]
+                columns[f"{key}/{name}"] = Column(values.dtype, len(values), odd)
+        told = {name: (c.dtype.str, c.count, c.odd) for name, c in columns.items()}
         table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(told).encode()})
         path = self.folder / f"data-{piece.number:06d}.parquet"
         with writing(path):
-            atomically(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
-        return replace(piece, rows={}, path=path)
+            atomically(path, lambda partial: pq.write_table(table, partial, **_PASSING))
+        return replace(piece, rows={}, path=path, columns=columns)
 
     def _columns(self) -> dict[str, Column]:
         total: dict[str, Column] = {}
         for piece in self._pieces:
-            if piece.path is None:
-                continue
-            metadata = pq.read_schema(piece.path).metadata
-            for name, (kind, count, odd) in json.loads(metadata[_KEY]).items():
-                column = Column(np.dtype(kind), count, odd)
+            for name, column in piece.columns.items():
                 total[name] = total[name] + column if name in total else column
         return total
 
@@ -279,15 +294,13 @@ class SpooledRows:
 
     def _read(self, piece: Piece, names: Sequence[str]) -> dict[str, pa.Array]:
         wanted = [f"{self._key}/{name}" for name in names]
-        there: set[str] = set()
         if piece.path is not None:
-            there = set(pq.read_schema(piece.path).names)
-            table = pq.read_table(
-                piece.path, columns=[n for n in wanted if n in there], use_threads=False
-            )
+            with pq.ParquetFile(piece.path) as file:
+                there = [key for key in wanted if key in piece.columns]
+                table = file.read(columns=there, use_threads=False)
         return {
             name: table[key].combine_chunks()
-            if key in there
+            if key in piece.columns
             else pa.nulls(piece.stop - piece.start, pa.from_numpy_dtype(self.columns[name].dtype))
             for name, key in zip(names, wanted, strict=True)
         }
@@ -322,17 +335,22 @@ def _kinds(frame: pd.DataFrame | SpooledRows | None, count: int) -> Iterator[tup
         yield str(name), (series if whole else nullable(series)).iloc[:0].reset_index(drop=True)
 
 
-def _slice(frame: pd.DataFrame, start: int, stop: int) -> dict[str, pa.Array]:
-    index = frame.index.to_numpy()
-    low, high = np.searchsorted(index, [start, stop])
-    at = index[low:high] - start
-    found: dict[str, pa.Array] = {}
-    for name in frame.columns:
-        part = pa.array(frame[name].iloc[low:high], from_pandas=True)
+class _Sparse:
+    """Columns that were measured on some samples, spread over stretches of all."""
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        self._index = frame.index.to_numpy()
+        self._batch = pa.RecordBatch.from_pydict(
+            {str(name): pa.array(frame[name], from_pandas=True) for name in frame.columns}
+        )
+
+    def arrays(self, start: int, stop: int) -> dict[str, pa.Array]:
+        """The columns over the samples start .. stop - 1, null where one was not measured."""
+        low, high = np.searchsorted(self._index, [start, stop])
         places = np.full(stop - start, -1)
-        places[at] = np.arange(len(at))
-        found[str(name)] = part.take(pa.array(places, mask=places < 0))
-    return found
+        places[self._index[low:high] - start] = np.arange(low, high)
+        spread = self._batch.take(pa.array(places, mask=places < 0))
+        return dict(zip(spread.schema.names, spread.columns, strict=True))
 
 
 def atomically(path: Path, write: Any) -> None:
