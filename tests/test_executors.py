@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
-from collapsekit import pool
+from collapsekit import pool, troubles
 from collapsekit.errors import InputError
 from collapsekit.executors import LocalProcesses
 from collapsekit.jobs import Job
@@ -150,6 +150,48 @@ def test_a_shard_that_fails_twice_is_told_and_costs_no_other(forked: Executor) -
     missing = audit.samples["kl_total"].isna().to_numpy().nonzero()[0]
     assert missing.tolist() == list(range(150, 200))
     assert audit.number("rate").n == 250
+
+
+class Loses(ThreadPoolExecutor):
+    """Has no memory for the first shard of a stream, however often it is tried."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(2)
+        self.stream = stream
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        job = args[0].job
+        lost = isinstance(job, Job) and job.number == 0 and job.stream == self.stream
+        return super().submit(_fail) if lost else super().submit(fn, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Samples(models.LinearVAE):
+    """With a sampler of its own."""
+
+    def sample_posterior(self, x: Tensor) -> Tensor:
+        mean, scale = self.encode(x)
+        return mean + scale * torch.randn_like(mean)
+
+
+@pytest.mark.parametrize("stream", ["population", "prior"])
+def test_a_first_shard_that_is_lost_breaks_no_probe(stream: str) -> None:
+    """Some probes look at the first rows alone: they have nothing to say then, and say so.
+
+    Of draws from the prior one shard is all, so the readings that need them are left out by name.
+    """
+    model = Samples((30.0, 3.0, 0.5, 0.0))
+    whole = audited(model=model)
+    audit = audited(Loses(stream), model=model)
+    codes = {f.code for f in audit.findings}
+    assert "CK010" in codes
+    assert [f.message for f in audit.findings if f.code == troubles.BROKEN.id] == []
+    if stream == "prior":
+        assert {"decoder_usage" in why for why in audit.skipped.values()} == {True}
+    else:
+        assert audit.skipped == whole.skipped
+        assert set(audit.arrays) == set(whole.arrays)
+        assert "were lost" in next(f.message for f in audit.findings if f.code == "CK409")
 
 
 class Flaky(ThreadPoolExecutor):

@@ -55,7 +55,8 @@ class Gallery:
             "strongest": Top(self.shown, total, obs.index, **kept),
             "pool": Top(self.pool, in_pool, obs.index, **kept),
             "kl": Rows(obs.index, kl=total),
-            "empty": Top(1, in_pool[:1], obs.index[:1], image=empty[:1]),
+            # Of the lowest row that there is: the block that holds the first may be lost.
+            "empty": Top(1, -obs.rows[:1].astype(float), obs.index[:1], image=empty[:1]),
         }
 
     def conclude(self, state: States) -> Result:

@@ -93,6 +93,11 @@ class SampledScale:
         if len(why):
             return _untested(f"{why[0]}; whether it draws what it declares was not checked.")
         residual, index = state["residual"].column("residual"), state["residual"].index
+        if not len(residual):
+            return _untested(
+                "the rows on which the model's sampler is tried were lost; whether it draws what "
+                "it declares was not checked."
+            )
         finite = np.isfinite(residual).all(axis=(1, 2))
         if not finite.all():
             finding = SAMPLER.finding(
