@@ -31,6 +31,8 @@ from collapsekit.streaming import Array, to_numpy
 
 SCHEMA = "collapsekit-checkpoint/2"
 HEAD = "checkpoint.json"
+#: Beside the streams' shards: the passes that the population's products took.
+PRODUCTS = "products"
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, IndexError)
 _EXACT = 1e-4  # relative difference of the encoder's answers, within which it is the same model
 
@@ -67,7 +69,6 @@ class Checkpoint:
     ) -> None:
         self.folder = Path(folder)
         self.damaged: list[str] = []
-        self.read_shards = 0
         self._modules = frozenset(type(probe).__module__ for probe in probes)
         with _usable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,12 +139,12 @@ class Checkpoint:
         except (*_DAMAGE, pickle.UnpicklingError) as error:
             self.damaged.append(f"{path.name}: {error}")
             return None
-        self.read_shards += 1
         return outcome, rows
 
     def how_to_go_on(self) -> str:
         """For whoever interrupted."""
-        done = len(list(self.folder.glob("*.state")))
+        kept = {path.name for path in self.folder.glob("*.state")}
+        done = len(kept - {self._path(PRODUCTS, 0).name})
         return (
             f"interrupted; {done} finished shards are in {self.folder}. To go on, run the same "
             f"audit again with checkpoint={str(self.folder)!r} (--resume {self.folder})."

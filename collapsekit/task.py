@@ -6,6 +6,7 @@ import functools
 import itertools
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from collapsekit.checkpoint import Checkpoint
+from collapsekit.checkpoint import PRODUCTS, Checkpoint
 from collapsekit.door import Door
 from collapsekit.errors import ModelError
 from collapsekit.findings import Finding
 from collapsekit.groups import GroupDoor
-from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute
+from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute, make
 from collapsekit.logs import event
 from collapsekit.observation import Source
 from collapsekit.parcels import shippable
@@ -166,6 +167,7 @@ class Task:
         finally:
             if pool is not None:
                 pool.close()
+        self._count_products()
         self.door.passes = self.total.passes
 
     def _work(self, known: Rehearsed) -> Work:
@@ -272,6 +274,8 @@ class Task:
     _bound: int | None = None
     _members: str = ""
     _labels: Any = None
+    _furnished: bool = False
+    _counted: bool = False
 
     def _tighten(self) -> None:
         """Once the population is full, later shards need not keep what cannot enter it."""
@@ -297,15 +301,13 @@ class Task:
         rows = sum(part[-1][1] - part[0][0] for _, part in plan)
 
         def jobs() -> Iterator[tuple[Job, Resumed | None]]:
-            furnished = pool is None
             numbers = {stream: itertools.count() for stream in streams}
             for stream, part in plan:
                 number = next(numbers[stream])
                 job = Job(stream, number, part[0][0], part[-1][1], size, blocks=part)
                 found = self._resumed(job)
-                if found is None and pool is not None and not furnished:
-                    self._furnish(pool, asked)
-                    furnished = True
+                if found is None:
+                    self._furnish(shop, pool, asked)
                 yield (job, found) if found is not None else (self._told(job), None)
 
         with _progress(" and ".join(streams), rows, "rows") as bar:
@@ -323,15 +325,44 @@ class Task:
         work = replace(shop.work, probes=tuple(running))
         return block_shards(work, stream, blocks(work, stream, total, size))
 
-    def _furnish(self, pool: Pool, asked: Sequence[Place]) -> None:
-        """Have workers make what probes asked of the population when they were rehearsed.
+    def _furnish(self, shop: Shop, pool: Pool | None, asked: Sequence[Place]) -> None:
+        """Make what probes asked of the population when they were rehearsed, once.
 
-        Each would otherwise make all of it for itself. What fails here is made, or told, when it is
-        asked for.
+        Workers make it where there are some: each would otherwise make all of it for itself. What
+        fails here is made, or told, when it is asked for.
         """
-        population = self.population
-        assert population is not None
-        wanted = population.lacking(asked)
+        if self._furnished:
+            return
+        self._furnished = True
+        assert self.population is not None
+        wanted = self.population.lacking(asked)
+        if pool is None:
+            passes = make(shop, Errand(tuple(wanted))).passes
+        else:
+            passes = self._made(self.population, pool, wanted)
+        self._count_products(passes)
+
+    def _count_products(self, passes: Counter[str] | None = None) -> None:
+        """Take in the passes of the population's products: as they were when first made.
+
+        An audit that goes on makes them again, where a shard is left that needs them. Without
+        `passes` none was.
+        """
+        if self._counted:
+            return
+        key = PRODUCTS, 0, self._members
+        known = None if self.checkpoint is None else self.checkpoint.read(*key)
+        if known is None and passes is None:
+            return
+        outcome = Outcome(passes=passes or Counter()) if known is None else known[0]
+        self.total += outcome
+        self._counted = True
+        if known is None and self.checkpoint is not None:
+            self.checkpoint.write(*key, outcome, None)
+
+    def _made(self, population: Population, pool: Pool, wanted: Sequence[Place]) -> Counter[str]:
+        """Have workers make products and hand them to all; the passes that it took."""
+        passes: Counter[str] = Counter()
         errands: dict[Any, list[Place]] = {}
         for piece in itertools.chain.from_iterable(map(population.pieces, wanted)):
             # A head's products rest on each other.
@@ -345,9 +376,10 @@ class Task:
                 for place, value in made.values:
                     population.bring(place, value)
                     brought.add(place)
-                self.total += Outcome(passes=made.passes)
+                passes += made.passes
         whole = [place for place in wanted if brought.issuperset(population.pieces(place))]
         pool.furnish(Made(tuple((place, population.make(place)) for place in whole)))
+        return passes
 
     # -- shards ------------------------------------------------------------------------------
 

@@ -86,6 +86,29 @@ def test_ctrl_c_leaves_a_folder_to_go_on_from(tmp_path: Path) -> None:
     same(whole, audited(tmp_path, model), rtol=0)
 
 
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("after", [0, 2])
+def test_passes_of_products_are_counted_once(before: int, after: int, tmp_path: Path) -> None:
+    """They are made again where a shard is left; the passes are those of an unbroken run."""
+    given: dict[str, Any] = {"probes": ["kl", "decoder_usage", "round_trip", "model_information"]}
+
+    def on(workers: int, folder: Path | None) -> Audit:
+        if not workers:
+            return audited(folder, **given)
+        with ThreadPoolExecutor(workers) as executor:
+            return audited(folder, executor=executor, **given)
+
+    whole = on(0, None)
+    assert on(before, tmp_path).provenance == whole.provenance
+    some = [name for name in states(tmp_path) if name.startswith("population")]
+    (tmp_path / some[-1]).unlink()
+    resumed = on(after, tmp_path)
+    same(whole, resumed, rtol=0)
+    assert resumed.provenance == whole.provenance
+    # Nothing is left to be made: what was made is known all the same.
+    assert on(after, tmp_path).provenance == whole.provenance
+
+
 def test_every_probe_comes_back_bit_for_bit(tmp_path: Path) -> None:
     whole = audited(None, probes=None)
     first = audited(tmp_path, probes=None)
