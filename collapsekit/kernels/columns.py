@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from collapsekit.kernels import native
+from collapsekit.kernels.fixed import Fixed, choose_fixed
 from collapsekit.kernels.precision import (
     HALF_LOG_2PI,
     LEVELS,
@@ -21,6 +22,9 @@ from collapsekit.kernels.precision import (
 COLUMNS_AT_ONCE = 8192
 """How many columns are converted at a time when weights are built; a multiple of every panel."""
 
+SAMPLE = 1024
+"""Columns at most by which dimensions in fixed point are chosen."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -29,7 +33,8 @@ class Group:
     ``weights`` on the path ``torch`` is [2 D + 2, n]: rows of -1/(2 s^2), mu/s^2, c in units of
     ``MixtureColumns.unit`` and -1 for the expanded levels; rows of mu, 1/s, c, [2 D + 1, n], for
     the direct one. On the path ``compiled`` it is [panels, 2 D + 1, panel width]: ``offset`` - c,
-    then per dimension 1/s and mu/s (float32) or mu (float64). Base-2 logarithms throughout.
+    then per dimension 1/s and mu/s (float32) or mu (float64); the last dimensions of the ranking
+    may be in ``fixed`` instead. Base-2 logarithms throughout.
     """
 
     level: str
@@ -37,6 +42,7 @@ class Group:
     stop: int
     weights: Tensor
     offset: float = 0.0
+    fixed: Fixed | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,8 @@ class MixtureColumns:
     position : Tensor
         int64 [K]: where column j stands in the order in which tiles count columns.
     bound : float
-        Predicted error in nats, largest over columns; see `choose_precision`.
+        Predicted error in nats, largest over columns; see `choose_precision` and, for dimensions in
+        fixed point, `fixed.choose_fixed`.
     groups : tuple
         The columns by level, cheapest first, as the weights that blocks use.
     path : {"torch", "compiled"}
@@ -129,12 +136,14 @@ def prepare(mean: Tensor, scale: Tensor, path: str | None = None) -> MixtureColu
         if count:
             members = order[start : start + count]
             if path == "compiled":
-                weights, offset = _panels(name, mean, scale, members, centre, unit, ranking)
+                group = _panels(name, start, mean, scale, members, centre, unit, ranking)
             else:
-                weights, offset = expanded(name, mean, scale, members, centre, unit), 0.0
-            groups.append(Group(name, start, start + count, weights, offset))
+                weights = expanded(name, mean, scale, members, centre, unit)
+                group = Group(name, start, start + count, weights)
+            groups.append(group)
         start += count
     bound = float(choice.bound.max()) if len(mean) else 0.0
+    bound += max((group.fixed.bound for group in groups if group.fixed), default=0.0)
     return MixtureColumns(
         mean, scale, centre, unit, position, bound, tuple(groups), path, why, ranking
     )
@@ -165,41 +174,57 @@ def expanded(
 
 def _panels(
     level: str,
+    start: int,
     mean: Tensor,
     scale: Tensor,
     members: Tensor,
     centre: Tensor,
     unit: Tensor,
     ranking: Tensor,
-) -> tuple[Tensor, float]:
-    """[panels, 2 D + 1, width] of `Group`, and its offset: the largest constant, nothing above."""
-    dims = mean.shape[1]
-    dtype = torch.float32 if level == "direct float32" else torch.float64
+) -> Group:
+    """The columns of a level on the path ``compiled``."""
+    dims, single = mean.shape[1], level == "direct float32"
+    dtype = torch.float32 if single else torch.float64
     width = native.panel_width(dtype)
-    constants = [
-        scale[some].log().sum(1).add_(dims * HALF_LOG_2PI).mul_(-LOG2E)
-        for some in members.split(COLUMNS_AT_ONCE)
-    ]
-    offset = max(float(part.max()) for part in constants)
-    panels = torch.zeros((-(-len(members) // width), 2 * dims + 1, width), dtype=dtype)
-    panels[-1, 0] = math.inf  # columns that only fill the last panel
+    some = members.split(COLUMNS_AT_ONCE)
     half = math.sqrt(0.5 * LOG2E)  # the square of t is then in bits
-    for number, some in enumerate(members.split(COLUMNS_AT_ONCE)):
-        mu, s = mean[some][:, ranking], scale[some][:, ranking]
-        if level == "direct float32":
-            rate = (unit[ranking] / s * half).to(dtype)
+
+    def ranked(part: Tensor, last: int = dims) -> tuple[Tensor, Tensor]:
+        """Rates and shifts in the last dimensions of the ranking."""
+        chosen = ranking[dims - last :]
+        rate = (unit[chosen] * half) / scale[part][:, chosen]
+        return rate, (mean[part][:, chosen] - centre[chosen]) / unit[chosen] * rate
+
+    fixed = None
+    if single and native.fast_integers():
+        sample = ranked(members[:: -(-len(members) // SAMPLE)])
+        fixed = choose_fixed(lambda last: (ranked(part, last) for part in some), sample, width)
+    together = dims - (fixed.dims if fixed else 0)
+    constants = [scale[part].log().sum(1).add_(dims * HALF_LOG_2PI).mul_(-LOG2E) for part in some]
+    offset = max(float(part.max()) for part in constants)  # no density lies above it
+    panels = torch.zeros((-(-len(members) // width), 2 * together + 1, width), dtype=dtype)
+    panels[-1, 0] = math.inf  # columns that only fill the last panel
+    for number, part in enumerate(some):
+        rate, shift = ranked(part)
+        first, count = number * COLUMNS_AT_ONCE // width, -(-len(part) // width)
+        constant = offset - constants[number]
+        if fixed:
+            # Its sums are of what is linear and quadratic in z, and lifted above 0.
+            lifted = fixed.weights[first : first + count, 0].reshape(-1)[: len(part)]
+            constant += shift[:, together:].square().sum(1) - lifted * fixed.unit
+        if single:
             # With the rate as rounded, so that its own error is that of a scale, not of a shift.
-            shift = ((mu - centre[ranking]) / unit[ranking] * rate).to(dtype)
+            shift = shift / rate * rate.float()
         else:
-            rate, shift = (half / s).clamp_max(torch.finfo(dtype).max), mu
-        first = number * COLUMNS_AT_ONCE // width
-        whole = torch.zeros((-(-len(some) // width) * width, 2 * dims + 1), dtype=dtype)
+            rate = (half / scale[part][:, ranking]).clamp_max(torch.finfo(dtype).max)
+            shift = mean[part][:, ranking]
+        whole = torch.zeros((count * width, 2 * together + 1), dtype=dtype)
         whole[:, 0] = math.inf
-        whole[: len(some), 0] = (offset - constants[number]).to(dtype)
-        whole[: len(some), 1::2], whole[: len(some), 2::2] = rate, shift
-        part = whole.view(-1, width, 2 * dims + 1).transpose(1, 2)
-        panels[first : first + len(part)] = part
-    return panels, offset
+        whole[: len(part), 0] = constant.to(dtype)
+        whole[: len(part), 1::2] = rate[:, :together].to(dtype)
+        whole[: len(part), 2::2] = shift[:, :together].to(dtype)
+        panels[first : first + count] = whole.view(-1, width, 2 * together + 1).transpose(1, 2)
+    return Group(level, start, start + len(members), panels, offset, fixed)
 
 
 def _ranking(mean: Tensor, scale: Tensor, centre: Tensor, unit: Tensor) -> Tensor:

@@ -58,6 +58,19 @@ using Vec = typename Kind<T>::Vec;
 template <typename T>
 using Bits = typename Kind<T>::Bits;
 
+typedef int32_t Integers __attribute__((vector_size(VECTOR)));
+
+// sum + the products of the two 16-bit integers that each lane of a and b holds.
+inline Integers multiply_add(Integers a, Integers b, Integers sum) {
+#if defined(__AVX512BW__)
+  return sum + (Integers)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  return sum + (Integers)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#else
+  return sum + (a >> 16) * (b >> 16) + (a << 16 >> 16) * (b << 16 >> 16);
+#endif
+}
+
 template <typename T>
 inline Vec<T> load(const T *from) {
   Vec<T> v;
@@ -130,9 +143,10 @@ inline Vec<T> power(Vec<T> x) {
 }
 
 // The registers of a block: the compiler must not fetch an operand from memory again for each use.
-template <typename T>
-inline Vec<T> held(const T *from) {
-  Vec<T> v = load(from);
+template <typename V, typename T>
+inline V held(const T *from) {
+  V v;
+  std::memcpy(&v, from, VECTOR);
 #if defined(__x86_64__)
   __asm__("" : "+x"(v));
 #elif defined(__aarch64__)
@@ -192,14 +206,85 @@ inline void add(Rows<T> &rows, int row, const T *energy) {
   rows.recent[row] = sum;
 }
 
+// Dimensions in 16-bit integers, see fixed.py: those of columns in panels, those of rows.
+struct Fixed {
+  const int32_t *panels, *z;
+  int64_t dims;
+  double unit;
+};
+
+// Adds them to the energies of ROWS rows by one panel.
+__attribute__((noinline)) void add(const int32_t *panel, const int32_t *const (&x)[ROWS],
+                                   int64_t dims, float unit, float *const (&energy)[ROWS]) {
+  constexpr int LANES = VECTOR / 4, WIDTH = PANEL / 4;
+  Integers sum[ROWS][PARTS];
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part)
+      std::memcpy(&sum[r][part], panel + part * LANES, VECTOR);
+#pragma GCC unroll 1
+  for (int64_t d = 0; d < dims; ++d) {
+    panel += WIDTH;
+    Integers weights[PARTS];
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part)
+      weights[part] = held<Integers>(panel + part * LANES);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Integers factors = x[r][d] - Integers{};
+#pragma GCC unroll 4
+      for (int part = 0; part < PARTS; ++part)
+        sum[r][part] = multiply_add(weights[part], factors, sum[r][part]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; ++part) {
+      float *const at = energy[r] + part * LANES;
+      const Vec<float> e = load(at) + __builtin_convertvector(sum[r][part], Vec<float>) * unit;
+      std::memcpy(at, &e, VECTOR);
+    }
+}
+
+// Adds them for the `waiting` rows that are close to a panel; how many still are, now listed first.
+int add(const Fixed &fixed, int64_t panel, const Rows<float> &rows, int waiting, int *close_rows,
+        float (*kept)[PANEL / 4]) {
+  const int32_t *const weights = fixed.panels + panel * (PANEL / 4) * (1 + fixed.dims);
+  for (int n = 0; n < ROWS; ++n) close_rows[waiting + n] = TILE;  // fills up the last group
+  int still = 0;
+  for (int k = 0; k < waiting; k += ROWS) {
+    const int32_t *x[ROWS];
+    float *energy[ROWS];
+    for (int r = 0; r < ROWS; ++r) {
+      const int row = close_rows[k + r];
+      x[r] = fixed.z + (row < TILE ? row : 0) * fixed.dims;
+      energy[r] = kept[row];
+    }
+    add(weights, x, fixed.dims, float(fixed.unit), energy);
+    for (int r = 0; r < ROWS; ++r) {
+      const int row = close_rows[k + r];
+      Vec<float> e[PARTS];
+#pragma GCC unroll 4
+      for (int part = 0; part < PARTS; ++part) e[part] = load(kept[row] + part * (VECTOR / 4));
+      close_rows[still] = row;
+      still += int(any<float>(near<float>(least<float>(e), rows.limit[row % TILE]))) &
+               int(row < TILE);
+    }
+  }
+  return still;
+}
+
 template <typename T>
 void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t dims, int64_t first,
-          int64_t last, double offset, int64_t cut, double *exponent, double *total) {
+          int64_t last, double offset, int64_t cut, const Fixed &fixed, double *exponent,
+          double *total) {
   constexpr int WIDTH = PANEL / int(sizeof(T)), LANES = VECTOR / int(sizeof(T));
   constexpr T INFINITE = std::numeric_limits<T>::infinity();
   Rows<T> rows;
   alignas(PANEL) T kept[TILE + ROWS][WIDTH];
-  int close_rows[TILE + 1];
+  int close_rows[TILE + ROWS];
   rows.cut = T(cut);
   for (int r = 0; r < count; ++r) {
     rows.recent[r] = Vec<T>{};
@@ -235,7 +320,8 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
           const T *const at = weights + d * 2 * WIDTH;
 #pragma GCC unroll 4
           for (int part = 0; part < PARTS; ++part) {
-            const Vec<T> rate = held(at + part * LANES), shift = held(at + WIDTH + part * LANES);
+            const Vec<T> rate = held<Vec<T>>(at + part * LANES),
+                         shift = held<Vec<T>>(at + WIDTH + part * LANES);
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; ++r) {
               // float: shift is mu / s, one multiply-add. double: shift is mu, and z - mu is
@@ -265,6 +351,8 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
         waiting += int(any<T>(near<T>(least<T>(energy[r]), limit[r]))) & int(top + r < count);
       }
     }
+    if constexpr (sizeof(T) == 4)
+      if (fixed.dims) waiting = add(fixed, panel, rows, waiting, close_rows, kept);
     for (int k = 0; k < waiting; ++k) {
       const int row = close_rows[k];
       const int64_t mine = own[row] - left;
@@ -286,10 +374,13 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
 
 template <typename T>
 void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_t dims,
-          int64_t first, int64_t last, double offset, int64_t cut, double *exponent, double *total) {
-  for (int64_t top = 0; top < count; top += TILE)
+          int64_t first, int64_t last, double offset, int64_t cut, Fixed fixed, double *exponent,
+          double *total) {
+  for (int64_t top = 0; top < count; top += TILE) {
     tile<T>(panels, z + top * dims, own + top, int(count - top < TILE ? count - top : TILE), dims,
-            first, last, offset, cut, exponent + top, total + top);
+            first, last, offset, cut, fixed, exponent + top, total + top);
+    fixed.z += TILE * fixed.dims;
+  }
 }
 
 }  // namespace
@@ -299,13 +390,27 @@ extern "C" {
 // (M, S) of `count` rows over the columns first .. last of packed panels; see native.py.
 void collapsekit_sums_float32(const float *panels, const float *z, const int64_t *own,
                               int64_t count, int64_t dims, int64_t first, int64_t last,
-                              double offset, int64_t cut, double *exponent, double *total) {
-  sums<float>(panels, z, own, count, dims, first, last, offset, cut, exponent, total);
+                              double offset, int64_t cut, const int32_t *fixed_panels,
+                              const int32_t *fixed_z, int64_t fixed_dims, double unit,
+                              double *exponent, double *total) {
+  sums<float>(panels, z, own, count, dims, first, last, offset, cut,
+              {fixed_panels, fixed_z, fixed_dims, unit}, exponent, total);
 }
 
 void collapsekit_sums_float64(const double *panels, const double *z, const int64_t *own,
                               int64_t count, int64_t dims, int64_t first, int64_t last,
-                              double offset, int64_t cut, double *exponent, double *total) {
-  sums<double>(panels, z, own, count, dims, first, last, offset, cut, exponent, total);
+                              double offset, int64_t cut, const int32_t *fixed_panels,
+                              const int32_t *fixed_z, int64_t fixed_dims, double unit,
+                              double *exponent, double *total) {
+  sums<double>(panels, z, own, count, dims, first, last, offset, cut,
+               {fixed_panels, fixed_z, fixed_dims, unit}, exponent, total);
+}
+
+int collapsekit_fast_integers() {
+#if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
+  return 1;
+#else
+  return 0;
+#endif
 }
 }

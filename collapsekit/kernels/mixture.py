@@ -209,16 +209,25 @@ def _group_tile(
     """(M, S) over positions of one group, by the columns' path."""
     if columns.path == "torch":
         return torch_tile(columns, group, z, own, span)
-    single = group.level == "direct float32"
+    single, fixed = group.level == "direct float32", group.fixed
+    fits = torch.ones(len(z), dtype=torch.bool)
 
-    def features(part: slice) -> Tensor:
-        if single:
-            return ((z[part] - columns.centre) / columns.unit)[:, columns.ranking].float()
-        return z[part][:, columns.ranking]
+    def rows(part: slice) -> native.Rows:
+        if not single:
+            return native.Rows(z[part][:, columns.ranking])
+        x = ((z[part] - columns.centre) / columns.unit)[:, columns.ranking]
+        if fixed is None:
+            return native.Rows(x.float())
+        factors, common, fits[part] = fixed.features(x[:, -fixed.dims :])
+        return native.Rows(x[:, : -fixed.dims].float(), factors, common)
 
-    local = (span.start - group.start, span.stop - group.start)
-    found = native.sums(
-        *(group.weights, group.offset, features, own - group.start), *local, len(columns)
-    )
-    # Columns that were prepared where there is a library and sent where there is none.
-    return found or afresh(columns, "float64" if single else group.level, z, own, span)
+    found = native.sums(group, rows, own - group.start, span, len(columns))
+    level = "float64" if single else group.level
+    if found is None:  # prepared where there is a library and sent where there is none
+        return afresh(columns, level, z, own, span)
+    if not fits.all():  # rows further out than any that the columns would give
+        for state, far in zip(
+            found, afresh(columns, level, z[~fits], own[~fits], span), strict=True
+        ):
+            state[~fits] = far
+    return found

@@ -24,13 +24,18 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
+
+if TYPE_CHECKING:
+    from collapsekit.kernels.columns import Group
 
 PATHS = ("torch", "compiled")
 VARIABLE = "COLLAPSEKIT_KERNEL"
@@ -41,7 +46,8 @@ about what the build takes, once. By size alone: if it also hung on whether a li
 cache, the same audit would give other last digits after a large one than before."""
 
 _PANEL_BYTES = 64  # as in mixture.cpp
-_ROWS_AT_ONCE = 64  # per call: one tile of mixture.cpp
+_TILE = 64  # rows, as in mixture.cpp
+_ROWS_AT_ONCE = 16 * _TILE  # per call at most: a call costs what some 50,000 pairs do
 _OPTIONS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno")
 # Never -ffast-math or -Ofast: linked with them, a library turns subnormals off for the process.
 _TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler takes
@@ -87,29 +93,36 @@ def panel_width(dtype: torch.dtype) -> int:
     return _PANEL_BYTES // dtype.itemsize
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows as the loop takes them, in the order of `MixtureColumns.ranking`.
+
+    ``x`` in the panels' dtype, [n, D]; where a group has dimensions in fixed point, their integers
+    and the bits that are common to all columns (`fixed.Fixed.features`).
+    """
+
+    x: Tensor
+    factors: Tensor | None = None
+    common: Tensor | None = None
+
+
 def sums(
-    panels: Tensor,
-    offset: float,
-    features: Callable[[slice], Tensor],
-    own: Tensor,
-    first: int,
-    last: int,
-    columns: int,
+    group: Group, rows: Callable[[slice], Rows], own: Tensor, span: slice, columns: int
 ) -> tuple[Tensor, Tensor] | None:
-    """(M, S) of rows over the columns ``first`` .. ``last`` of packed panels.
+    """(M, S) of rows over the positions ``span`` of a group.
 
     Rows are shared out among as many threads as torch uses. A row's result does not depend on the
     rows beside it, so neither on the number of threads.
 
     Parameters
     ----------
-    panels, offset
-        Of a `Group` on the path ``compiled``.
-    features : callable
-        The rows of a slice in the panels' dtype, centre, unit and order of dimensions, [n, D].
+    group : Group
+        Of the path ``compiled``.
+    rows : callable
+        The rows of a slice.
     own : Tensor
         int64 [R]: the column of the panels to leave out; -1, or any that is not there, for none.
-    first, last : int
+    span : slice
     columns : int
         Of the whole mixture. Terms that all together could not move a row's sum by more than two
         unit roundoffs are left out, and how small that is depends on how many they may be.
@@ -122,6 +135,7 @@ def sums(
     found = library()
     if isinstance(found, str):
         return None
+    panels, fixed = group.weights, group.fixed
     function = getattr(found, f"collapsekit_sums_{str(panels.dtype).removeprefix('torch.')}")
     dims = (panels.shape[1] - 1) // 2
     precision = 24 if panels.dtype == torch.float32 else 53
@@ -130,26 +144,40 @@ def sums(
     exponent = torch.empty(len(own), dtype=torch.float64)
     total = torch.empty_like(exponent)
 
+    threads = torch.get_num_threads()
+    height = min(-(-len(own) // (threads * _TILE)) * _TILE, _ROWS_AT_ONCE)
+
     def block(top: int) -> None:
-        part = slice(top, min(top + _ROWS_AT_ONCE, len(own)))
-        rows = features(part).contiguous()
+        part = slice(top, min(top + height, len(own)))
+        given = rows(part)
+        x = given.x.contiguous()
+        integers = [] if fixed is None or given.factors is None else [fixed.weights, given.factors]
         where = (exponent[part], total[part])
         # ctypes lets go of the interpreter's lock for as long as the call lasts.
         function(
-            *(x.data_ptr() for x in (panels, rows, own[part])),
-            *(len(rows), dims, first, last, offset, cut),
-            *(x.data_ptr() for x in where),
+            *(t.data_ptr() for t in (panels, x, own[part])),
+            *(len(x), dims, span.start - group.start, span.stop - group.start, group.offset, cut),
+            *([t.data_ptr() for t in integers] or [0, 0]),
+            *((fixed.dims, fixed.unit) if fixed else (0, 0.0)),
+            *(t.data_ptr() for t in where),
         )
+        if given.common is not None:
+            where[0].sub_(given.common)
 
-    tops = range(0, len(own), _ROWS_AT_ONCE)
-    threads = min(torch.get_num_threads(), len(tops))
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
+    tops = range(0, len(own), max(height, 1))
+    if threads > 1 and len(tops) > 1:
+        with ThreadPoolExecutor(min(threads, len(tops))) as pool:
             list(pool.map(block, tops))
     else:
         for top in tops:
             block(top)
     return exponent, total
+
+
+def fast_integers() -> bool:
+    """Whether 16-bit integers are multiplied and added faster than float32 here."""
+    found = library()
+    return not isinstance(found, str) and bool(found.collapsekit_fast_integers())
 
 
 # --- building and loading -------------------------------------------------------------------------
@@ -189,10 +217,11 @@ def _load() -> ctypes.CDLL:
             raise
         _build(compiler, source, file)  # what lay there was no library
         found = ctypes.CDLL(str(file))
+    pointer, whole, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
     for name in ("collapsekit_sums_float32", "collapsekit_sums_float64"):
         function = getattr(found, name)
-        pointer, whole = ctypes.c_void_p, ctypes.c_int64
-        function.argtypes = [pointer] * 3 + [whole] * 4 + [ctypes.c_double, whole] + [pointer] * 2
+        function.argtypes = [pointer] * 3 + [whole] * 4 + [number, whole]
+        function.argtypes += [pointer] * 2 + [whole, number] + [pointer] * 2
         function.restype = None
     _check(found)
     return found
@@ -289,6 +318,15 @@ def _check(found: ctypes.CDLL) -> None:
         panels[:count, 1::2] = rate
         panels[:count, 2::2] = centre * rate if dtype == torch.float32 else centre
         panels = panels.view(-1, width, 2 * dims + 1).transpose(1, 2).contiguous()
+        integers: list[Tensor] = []
+        if dtype == torch.float32:  # three dimensions more in fixed point
+            low, high = (torch.cos(k * grid[:, :3]).mul_(12_000).round() for k in (5, 7))
+            energy += 1e-8 * (low[:rows] @ low.T + high[:rows] @ high.T + 2.0**30)
+            packed = (high.int() << 16) | (low.int() & 0xFFFF)
+            weights = torch.zeros((len(panels) * width, 4), dtype=torch.int32)
+            weights[:, 0], weights[:count, 1:] = 2**30, packed
+            weights = weights.view(-1, width, 4).transpose(1, 2).contiguous()
+            integers = [weights, packed[:rows].contiguous()]
         own = torch.arange(rows)
         energy[own, own] = math.inf
         exponent = torch.empty(rows, dtype=torch.float64)
@@ -296,6 +334,8 @@ def _check(found: ctypes.CDLL) -> None:
         getattr(found, f"collapsekit_sums_{str(dtype).removeprefix('torch.')}")(
             *(x.data_ptr() for x in (panels, z, own)),
             *(rows, dims, 1, count - 1, 0.0, 80),
+            *([x.data_ptr() for x in integers] or [0, 0]),
+            *(3 if integers else 0, 1e-8),
             *(x.data_ptr() for x in (exponent, total)),
         )
         expected = torch.logsumexp(-energy[:, 1 : count - 1] * math.log(2.0), 1) / math.log(2.0)
