@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # runs without an install, too
 from collapsekit.kernels import native
 from collapsekit.kernels.marginals import log_marginals
-from collapsekit.kernels.mixture import log_mixture_others, prepare
+from collapsekit.kernels.mixture import log_mixture_others, merge, prepare, tile
 
 Timed = Callable[[], object]
 CHUNKS_MB = (0.5, 2.0, 8.0, 64.0)
@@ -48,7 +49,7 @@ class Size:
     repeats: int
 
 
-FULL = Size(columns=10240, rows=512, naive_rows=32, batch=1024, repeats=20)
+FULL = Size(columns=10240, rows=2048, naive_rows=32, batch=1024, repeats=12)
 QUICK = Size(columns=4096, rows=512, naive_rows=32, batch=256, repeats=3)
 
 
@@ -174,7 +175,8 @@ def mixture_report(
         z = z[: size.rows]
         for path in paths:
             columns = prepare(mean, scale, path)
-            levels[case, path] = columns.dtype
+            fixed = sum(g.fixed.dims for g in columns.groups[:1] if g.fixed)
+            levels[case, path] = columns.dtype + (f", {fixed} int16" if fixed else "")
             timed[f"{case} {path}"] = lambda c=columns, z=z: log_mixture_others(c, z, own)  # type: ignore[misc]
     mean, scale, z = data(size.columns, dims)
     small = [x.float() for x in (mean, scale, z[: size.naive_rows])]
@@ -220,11 +222,45 @@ def mixture_report(
         against, floor = product[kind], floors.get((kind, path))
         above = "" if floor is None else f"{nanoseconds / floor:4.2f} x floor, "
         print(
-            f"  {case:9s} {path:8s} {level:14s} {nanoseconds:6.2f} ns/pair, "
+            f"  {case:9s} {path:8s} {level:24s} {nanoseconds:6.2f} ns/pair, "
             f"{nanoseconds / against:5.2f} x mm ({against / nanoseconds:.2f} of its rate), {above}"
             f"naive {naive / nanoseconds:4.0f} x, minibatch {usual / nanoseconds:4.0f} x",
             flush=True,
         )
+
+
+def threads_report(size: Size, dims: int) -> None:
+    """The compiled path on two threads, by torch's setting and as tiles on an executor."""
+    mean, scale, z = data(size.columns, dims)
+    columns, rows = prepare(mean, scale, "compiled"), torch.arange(size.rows)
+    z, middle = z[: size.rows], size.columns // 2
+
+    def alone() -> None:
+        log_mixture_others(columns, z, rows)
+
+    def threads() -> None:
+        torch.set_num_threads(2)
+        log_mixture_others(columns, z, rows)
+        torch.set_num_threads(1)
+
+    def tiles() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            spans = ((0, middle), (middle, size.columns))
+            merge(*pool.map(lambda span: tile(columns, z, rows, *span), spans))
+
+    wall, work = {}, {}
+    for _ in range(2 * size.repeats):
+        for run in (alone, threads, tiles):
+            name, start = run.__name__, (time.perf_counter(), time.process_time())
+            run()
+            wall[name] = min(wall.get(name, math.inf), time.perf_counter() - start[0])
+            work[name] = min(work.get(name, math.inf), time.process_time() - start[1])
+    said = [
+        f"{label} {wall['alone'] / wall[name]:.2f} x as fast by the clock, "
+        f"{work[name] / work['alone']:.2f} x the CPU time"
+        for name, label in (("threads", "2 threads"), ("tiles", "2 tiles on an executor"))
+    ]
+    print(f"D = {dims}, active, compiled, against 1 thread: {'; '.join(said)}", flush=True)
 
 
 def marginals_report(columns: int, width: float, repeats: int) -> None:
@@ -327,6 +363,8 @@ def main() -> None:
     flat_out = registers()
     for dims in (8, 32, 128):
         mixture_report(dims, size, paths, flat_out)
+    if "compiled" in paths:
+        threads_report(size, 32)
     for columns in (4096,) if chosen.quick else (4096, 16384, 50000):
         for width in (0.3, 0.01, 1e-4):
             marginals_report(columns, width, 2)
