@@ -640,6 +640,8 @@ class Raising(VAE):
 
 class Interrupted(VAE):
     def encode(self, x):
+        # A shell starts its background jobs with the signal ignored, and theirs inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGINT)
         while True:  # not pause(): another thread may get the signal, and nothing would wake it
             time.sleep(0.01)

@@ -522,6 +522,7 @@ def test_double_precision_stays_double() -> None:
 
 # torch's own: its compiler imports a part that it has deprecated itself.
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")  # of Python 3.13.0
 def test_compiles_as_one_graph_and_follows_the_step() -> None:
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("torch.compile on a CPU needs a C++ compiler, and none is on the path")
