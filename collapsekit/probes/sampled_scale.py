@@ -8,15 +8,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2, kstest, norm
+import torch
+from scipy.stats import chi2, ks_2samp, kstest, norm
+from torch import Tensor
 
 from collapsekit.adapter import offers
 from collapsekit.door import out_of_memory
 from collapsekit.errors import CollapsekitError
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95
+from collapsekit.noise import Noise
 from collapsekit.number import Number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import DiagonalGaussian, Family
+from collapsekit.posteriors.gaussian import FullGaussian
 from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Rows, to_numpy
@@ -28,11 +33,13 @@ SAMPLER = Code(
     "a log-variance used as a standard deviation is the classic. Its decoder then lives with codes "
     "that the declared posterior never gives, and every number computed from that posterior is "
     "about a distribution that the model does not use.",
-    formula="r = (z - mean) / scale of draws z of the model's own sampler; declared and sampled "
+    formula="r = (z - mean) / scale of draws z of the model's own sampler, by the Cholesky factor "
+    "where the covariance is full; declared and sampled "
     "agree where r is standard normal: per dimension chi-square of sum r^2 and z-test of mean r, "
     "and Kolmogorov-Smirnov of the rows' sums of r^2 (widths wrong in both directions cancel in a "
-    "dimension); Bonferroni over all, level 0.001 an audit, and an effect above 0.02. "
-    "sampled_scale_ratio = sqrt(mean r^2).",
+    "dimension). Of other families as many draws of the declared posterior stand beside them, and "
+    "two-sample Kolmogorov-Smirnov tests. Bonferroni over all, level 0.001 an audit, and an effect "
+    "above 0.02. sampled_scale_ratio = sqrt(mean r^2), r of each dimension by itself.",
     remedy="Look at the sampler (reparameterize): it needs exp(logvar / 2). Or declare the width "
     "that it uses (parameterisation=...) and audit again.",
     source="collapsekit",
@@ -59,8 +66,8 @@ class SampledScale:
         """Draw for all rows at once, in the block that holds the first: a sampler has a random
         state of its own, so that its draws would change with the cut."""
         count = min(self.limit or obs.population.size, obs.population.size)
-        shape = 0, self.draws, obs.posterior.dims
-        index, residual, why = np.zeros(0, np.int64), np.zeros(shape), ""
+        nothing = np.zeros((0, self.draws, obs.posterior.dims))
+        index, residual, white, beside, why = np.zeros(0, np.int64), *[nothing] * 3, ""
         if int(obs.rows[0]) != 0:
             pass
         elif not offers(obs.door.adapter, "sample_posterior"):
@@ -72,6 +79,8 @@ class SampledScale:
                 posterior = obs.population.posterior.take(slice(count))
                 apart = z.to(posterior.mean.device) - posterior.mean[:, None]
                 residual = to_numpy(apart / posterior.scale[:, None])
+                white = to_numpy(_whitened(apart, posterior))
+                beside = to_numpy(self._beside(posterior, obs.seed))
                 index = obs.population.index[:count]
                 rounded = _EPS * (posterior.mean / posterior.scale).square().mean(dim=0).sqrt()
                 if float(rounded.max()) > _COARSE:
@@ -83,16 +92,29 @@ class SampledScale:
                 why = f"its sampler could not be read: {' '.join(what.split())[:200]}"
         told = np.array([why], dtype=object)[: bool(why)]
         return {
-            "residual": Rows(index, residual=residual),
+            "residual": Rows(index, residual=residual, white=white, beside=beside),
             "why": Rows(np.zeros(len(told), np.int64), why=told),
         }
+
+    def _beside(self, posterior: Family, seed: int) -> Tensor:
+        """Residuals of draws from the declared posterior [n, S, D]; none where it is Gaussian, and
+        their law known."""
+        if isinstance(posterior, DiagonalGaussian | FullGaussian):
+            return posterior.mean.new_zeros(posterior.rows, 0, posterior.dims)
+        rows = torch.arange(posterior.rows, device=posterior.device)
+        drawn = [
+            posterior.draw(Noise(seed, f"sampler {draw}", rows))[0] for draw in range(self.draws)
+        ]
+        apart = torch.stack(drawn, dim=1) - posterior.mean[:, None]
+        return apart / posterior.scale[:, None]
 
     def conclude(self, state: States) -> Result:
         """Test; tell where it could not be tested."""
         why = state["why"].column("why")
         if len(why):
             return _untested(f"{why[0]}; whether it draws what it declares was not checked.")
-        residual, index = state["residual"].column("residual"), state["residual"].index
+        rows: Rows = state["residual"]
+        residual, index = rows.column("residual"), rows.index
         if not len(residual):
             return _untested(
                 "the rows on which the model's sampler is tried were lost; whether it draws what "
@@ -117,7 +139,8 @@ class SampledScale:
         each = residual.reshape(-1, dims)
         ratio = np.sqrt((each**2).mean(axis=0))
         number = _ratio(residual)
-        p, effect = _test(residual)
+        beside = rows.column("beside")
+        p, effect = _against(residual, beside) if beside.size else _test(rows.column("white"))
         columns = pd.DataFrame(
             {"sampled_scale_ratio": ratio}, index=pd.RangeIndex(dims, name="dimension")
         )
@@ -162,6 +185,33 @@ def _ratio(residual: Array) -> Number:
         n,
         f"95 % interval, normal, of the mean square; {residual.shape[1]} draws a sample",
     )
+
+
+def _whitened(apart: Tensor, posterior: Family) -> Tensor:
+    """Draws less their means [n, S, D] in units in which a Gaussian's are standard normal."""
+    if not isinstance(posterior, FullGaussian):
+        return apart / posterior.scale[:, None]
+    factor = posterior.cholesky.to(apart.device)
+    return torch.linalg.solve_triangular(factor, apart.mT, upper=False).mT
+
+
+def _against(residual: Array, beside: Array) -> tuple[float, float]:
+    """As `_test`, against residuals of the declared posterior instead of a normal's.
+
+    What a row's residuals are may depend on the row; both sides hold the same rows, as often, and
+    the tests then keep their level.
+    """
+    one, other = (values.reshape(-1, values.shape[2]) for values in (residual, beside))
+    sums, others = ((values**2).sum(axis=(1, 2)) for values in (residual, beside))
+    p = min(ks_2samp(a, b, method="asymp").pvalue for a, b in zip(one.T, other.T, strict=True))
+    rows = ks_2samp(sums, others, method="asymp").pvalue
+    tails = np.quantile(sums, [0.1, 0.9]) / np.quantile(others, [0.1, 0.9])
+    effect = max(
+        np.abs(np.sqrt((one**2).mean(axis=0) / (other**2).mean(axis=0)) - 1).max(),
+        np.abs(one.mean(axis=0) - other.mean(axis=0)).max(),
+        np.abs(np.sqrt(tails) - 1).max(),
+    )
+    return float(min(1.0, 2 * min(p * one.shape[1], rows))), float(effect)
 
 
 def _test(residual: Array) -> tuple[float, float]:
