@@ -120,7 +120,7 @@ class SampledScale:
                 "the rows on which the model's sampler is tried were lost; whether it draws what "
                 "it declares was not checked."
             )
-        finite = np.isfinite(residual).all(axis=(1, 2))
+        finite = np.asarray(np.isfinite(residual).all(axis=(1, 2)))
         if not finite.all():
             finding = SAMPLER.finding(
                 Severity.FAIL,
@@ -192,7 +192,8 @@ def _whitened(apart: Tensor, posterior: Family) -> Tensor:
     if not isinstance(posterior, FullGaussian):
         return apart / posterior.scale[:, None]
     factor = posterior.cholesky.to(apart.device)
-    return torch.linalg.solve_triangular(factor, apart.mT, upper=False).mT
+    white: Tensor = torch.linalg.solve_triangular(factor, apart.mT, upper=False).mT
+    return white
 
 
 def _against(residual: Array, beside: Array) -> tuple[float, float]:
