@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,8 +33,9 @@ DECODER_RANK = Code(
     "space. decoder_rank[i] = singular values at least 10 % of the largest at that code "
     "(1 % of its variance); decoder_reciprocal_condition[i] = smallest / largest. "
     "Headlines: medians (order-statistic intervals), share of codes with full rank (Wilson). All "
-    "dimensions up to 256; beyond, J on 32 random orthonormal directions. Exact derivatives where "
-    "torch gives them and they agree with central differences, else these; the note says which.",
+    "dimensions up to 256; beyond, J on 32 random orthonormal directions: full rank on these is "
+    "none on all. Exact derivatives where torch gives them and they agree with central "
+    "differences, else these; the note says which.",
     remedy="Prune the directions that nobody reads, or make the decoder read them: the latent "
     "reconstruction loss, or a lower beta.",
     source="Wang, Blei, Cunningham 2021, arXiv 2301.00537; Kumar and Poole 2020, arXiv 2002.00041",
@@ -110,6 +111,8 @@ class DecoderJacobian:
         median = quantile_number("decoder_rank", rank, 0.5, "dimensions", note, most=full)
         condition = quantile_number("decoder_reciprocal_condition", even, 0.5, "1", note, most=1.0)
         share = share_number("decoder_full_rank_fraction", int((rank == full).sum()), n, note)
+        if full < dims:  # what it reads of 32 random directions says nothing of the rest
+            share = replace(share, low=0.0, note=f"{share.note}, so an upper limit for all of them")
         samples = pd.DataFrame(
             {"decoder_rank": pd.array(rank, dtype="Int64"), "decoder_reciprocal_condition": even},
             index=pd.Index(index, name="sample"),

@@ -22,7 +22,8 @@ INJECTIVE = Code(
     "still do not come back, the decoder is locally injective and globally not (D(z) = z^2 gives "
     "one output at 1 and at -1), or the encoder does not undo it.",
     formula="nearby: decoder_full_rank_fraction at least 0.9, Wilson interval included (35 codes "
-    "at least, which more than 117 dimensions do not get; then it is not settled). Far away: "
+    "at least, which more than 117 dimensions do not get, and more than 256 only along random "
+    "directions; then it is not settled). Far away: "
     "fold_fraction, of the data's codes or the prior's, above 0.05, interval included: globally "
     "not injective; or round_trip_corr2, of either, below 0.5 in dimensions that "
     "the decoder reads (decoder_usage at least 1 % of the largest): does not come back.",
@@ -96,9 +97,12 @@ class Injective:
                 "seen beyond that."
             )
         else:
+            why = "too few to say whether it nearly always has"
+            if full.low == 0 < full.value:  # a lower end that no count has: not all were measured
+                why = "along a few random directions, which says nothing of the others"
             words = (
-                f"the Jacobian has full rank at {full.value:.1%} of {full.n:,} codes, too few to "
-                "say whether it nearly always has; no fold was seen."
+                f"the Jacobian has full rank at {full.value:.1%} of {full.n:,} codes, {why}; no "
+                "fold was seen."
             )
         return INJECTIVE.finding(Severity.OK, words, evidence=evidence)
 

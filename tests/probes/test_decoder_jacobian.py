@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 import collapsekit as ck
 from collapsekit.door import Door
 from collapsekit.findings import Severity
+from collapsekit.probe import Tables
 from collapsekit.probes.decoder_jacobian import DecoderJacobian
+from collapsekit.readings.injective import Injective
 from collapsekit.results import Result
 from collapsekit.samples import as_samples
 from tests import laws, models
@@ -235,3 +238,24 @@ def test_thresholds_of_derivatives_are_fields_and_are_printed() -> None:
     assert audit.settings["decoder_jacobian"]["trust"] == -1.0
     assert {"step", "resolved"} <= set(audit.settings["decoder_jacobian"])
     assert "central differences" in audit.number("decoder_rank").note
+
+
+def test_full_rank_on_random_directions_is_no_full_rank() -> None:
+    """A linear decoder that ignores half of 512 dimensions reads every random direction."""
+
+    def decode(z: Tensor) -> Tensor:
+        return z[:, :256]
+
+    x = np.random.default_rng(5).normal(size=(150, 512))
+    result = probe_of(decode, x)
+    full = {n.name: n for n in result.numbers}["decoder_full_rank_fraction"]
+    assert full.value == 1.0  # of the directions
+    assert full.low == 0.0  # of the decoder: the truth
+    told = Tables(
+        {full.name: full},
+        pd.DataFrame(),
+        pd.DataFrame({"round_trip_corr2": np.ones(512), "decoder_usage": np.ones(512)}),
+        (),
+    )
+    (finding,) = Injective().read(told).findings
+    assert "says nothing of the others" in finding.message
