@@ -6,7 +6,7 @@
 
 Imports point one way (a module imports only from its left; tests/test_layers.py asserts it):
 
-    errors <- number <- findings (and tables, sample_table <- archive) <- results
+    errors <- number <- findings (and tables, sample_table <- archive) <- head <- results
     heap <- sample_table, pool
     errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import os
 import stat
 import zipfile
@@ -17,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 from collapsekit import archive as entries
+from collapsekit import head as heads
 from collapsekit.archive import DAMAGE, SUBSET, dump_json, plain, write_text
 from collapsekit.errors import CollapseError, FileError, InputError
-from collapsekit.findings import Evidence, Finding, Severity, Verdict
+from collapsekit.findings import Finding, Severity, Verdict
 from collapsekit.number import Number
 from collapsekit.sample_table import Samples, SampleTable, as_field
 from collapsekit.tables import as_number, summary_table
@@ -285,7 +285,7 @@ class Audit:
         return {
             "schema": SCHEMA,
             "verdict": {**asdict(self.verdict), "severity": self.verdict.severity.word},
-            "findings": [finding_data(f) for f in self.findings],
+            "findings": [heads.finding_data(f) for f in self.findings],
             "summary": [
                 {"name": name, **{key: plain(row[key]) for key in self.summary.columns}}
                 for name, row in self.summary.iterrows()
@@ -317,12 +317,7 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
             raise OSError("neither a file nor a link to one")
         with zipfile.ZipFile(path) as archive:
             entries.refuse_bombs(name, archive.infolist())
-            head = json.loads(archive.read("audit.json"))
-            if not isinstance(head, dict):
-                raise TypeError(f"its head is a {type(head).__name__}")
-            for part in ("skipped", "settings", "provenance", "run"):
-                if not isinstance(head.get(part, {}), dict):
-                    raise TypeError(f"{part} is a {type(head[part]).__name__}")
+            head = heads.parse(archive.read("audit.json"))
             if head.get("schema") != SCHEMA:
                 raise FileError(
                     f"{path} has another schema",
@@ -339,22 +334,16 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
                     arrays[rest.removesuffix(".npy")] = np.load(
                         io.BytesIO(archive.read(entry)), allow_pickle=False
                     )
-            numbers = [as_number(row) for row in head["summary"]]
             return Audit(
-                verdict=_verdict(head["verdict"]),
-                findings=tuple(_finding(f) for f in head["findings"]),
-                summary=summary_table(numbers),
+                **heads.parts(head),
+                summary=summary_table(heads.numbers(head)),
                 samples=as_field(entries.read_samples(archive, path)),
                 dimensions=entries.frame(archive.read("dimensions.parquet")),
                 tables=tables,
                 arrays=arrays,
-                skipped=head["skipped"],
-                settings=head["settings"],
-                provenance=head["provenance"],
-                run=head["run"],
                 groups={
-                    str(name): load(io.BytesIO(archive.read(f"groups/{place}.audit")))
-                    for place, name in enumerate(head.get("groups", []))
+                    name: load(io.BytesIO(archive.read(f"groups/{place}.audit")))
+                    for place, name in enumerate(heads.group_names(head))
                 },
             )
     except FileError:
@@ -378,15 +367,6 @@ def load(path: str | os.PathLike[str] | io.BytesIO) -> Audit:
         ) from error
 
 
-def finding_data(finding: Finding) -> dict[str, Any]:
-    """A finding as JSON-ready data."""
-    data = asdict(finding)
-    data["severity"] = finding.severity.word
-    for evidence in data["evidence"]:
-        evidence["number"] = {k: plain(v) for k, v in evidence["number"].items()}
-    return data
-
-
 def _severity(word: str) -> Severity:
     try:
         return Severity.of(word)
@@ -397,31 +377,6 @@ def _severity(word: str) -> Severity:
             expected="one of inconclusive, warn, fail",
             remedy="pass one of these words",
         ) from None
-
-
-def _verdict(data: dict[str, Any]) -> Verdict:
-    severity = Severity.of(data["severity"])
-    return Verdict(data["name"], data["sentence"], severity, tuple(data["codes"]))
-
-
-def _finding(data: dict[str, Any]) -> Finding:
-    evidence = tuple(
-        Evidence(
-            as_number(e["number"]),
-            e["threshold"],
-            e["relation"],
-        )
-        for e in data["evidence"]
-    )
-    return Finding(
-        **{
-            **data,
-            "severity": Severity.of(data["severity"]),
-            "evidence": evidence,
-            "samples": tuple(data["samples"]),
-            "dimensions": tuple(data["dimensions"]),
-        }
-    )
 
 
 def held_samples(audit: Audit) -> pd.DataFrame | SampleTable:

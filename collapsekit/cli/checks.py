@@ -12,9 +12,10 @@ from collapsekit.archive import dump_json
 from collapsekit.cli.gate import Status
 from collapsekit.findings import Severity
 from collapsekit.gate import Judged, Outcome, Ruling
+from collapsekit.head import finding_data
 from collapsekit.rendering import junit, wording
 from collapsekit.rendering.markdown import escape
-from collapsekit.results import Audit, finding_data
+from collapsekit.results import Audit
 
 SCHEMA = "collapsekit-check/1"
 FORMATS = ("text", "md", "json", "junit")

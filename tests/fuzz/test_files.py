@@ -214,12 +214,19 @@ def test_pickles_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # --- audit files ----------------------------------------------------------------------------------
 
 
+class Saved(bytes):
+    """The bytes of an audit, told in a word: hypothesis prints the arguments of what fails."""
+
+    def __repr__(self) -> str:
+        return f"an audit of {len(self):,} bytes"
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     model = models.LinearVAE((20.0, 1.0))
     audit = ck.audit(model, model.sample(30, 0), likelihood=("gaussian", 0.5), probes=FEW)
     explained(audit)
-    return audit.save(tmp_path_factory.mktemp("audit") / "a.audit").read_bytes()
+    return Saved(audit.save(tmp_path_factory.mktemp("audit") / "a.audit").read_bytes())
 
 
 @given(data=st.data())
@@ -327,3 +334,44 @@ def test_parts_that_are_missing_are_named(tmp_path: Path, saved: bytes) -> None:
         rewritten(saved, tmp_path / "m.audit", {name: None})
         with pytest.raises(FileError, match=rf"{name}[\s\S]*do:"):
             ck.load(tmp_path / "m.audit")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("verdict", "name"), []),
+        (("verdict", "name"), "splendid"),
+        (("verdict", "sentence"), None),
+        (("verdict", "codes"), "CK301"),
+        (("verdict", "codes"), [3]),
+        (("findings", 0, "message"), 3),
+        (("findings", 0, "verdict"), {}),
+        (("findings", 0, "samples"), [0.5]),
+        (("findings", 0, "more"), "x"),
+        (("summary", 0, "value"), "3"),
+        (("summary", 0, "value"), True),
+        (("summary", 0, "n"), -1),
+        (("summary", 0, "unit"), None),
+        (("skipped",), {"kl": ["no reason"]}),
+        (("settings",), {"kl": 3}),
+        (("provenance",), []),
+        (("provenance", "n"), float("nan")),
+        (("provenance", "n"), float("inf")),
+        (("provenance", "n"), 10**400),
+        (("run",), None),
+    ],
+    ids=str,
+)
+def test_heads_of_another_kind_are_named(
+    tmp_path: Path, saved: bytes, place: tuple[Any, ...], value: Any
+) -> None:
+    """What a report would stumble over is told when the file is read."""
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+        head = json.loads(archive.read("audit.json"))
+    inside = head
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    rewritten(saved, tmp_path / "k.audit", {"audit.json": json.dumps(head).encode()})
+    with pytest.raises(FileError, match=r"not a readable audit[\s\S]*got:[\s\S]*do:"):
+        ck.load(tmp_path / "k.audit")
