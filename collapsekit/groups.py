@@ -86,6 +86,7 @@ def names_of(adapter: GroupedAdapter, x: Inputs, parameterisation: str) -> tuple
             "the model drew no group of latents",
             got="encode never called draw",
             expected="z = draw(name, posterior, prior) for every group",
+            remedy="call draw in encode, once for each group from the top down",
         )
     return tuple(seen)
 
@@ -119,6 +120,7 @@ class _Recorder:
                 f"the group {name!r} was drawn twice in one pass",
                 expected="one draw a group",
                 remedy="give each draw a name of its own",
+                got=f"a second draw({name!r}, ...)",
             )
         encoded = read_posterior(first, self.rows, self.parameterisation)
         index = torch.arange(self.rows) if self.index is None else self.index
@@ -172,6 +174,7 @@ class _Replay:
                 f"generate draws a group that encode does not: {name!r}",
                 expected=", ".join(self.given),
                 remedy="draw the same groups in both, by the same names",
+                got=name,
             )
         return self.given[name].code(first)
 
@@ -212,6 +215,7 @@ class GroupDoor(Door):
                 "the model draws other groups for other samples",
                 got=", ".join(seen),
                 expected=", ".join(self.names),
+                remedy="draw every group for every batch, in the same order",
             )
         self.shapes = {name: read.encoded.codes for name, read in seen.items()}
         return seen
@@ -275,6 +279,7 @@ class GroupDoor(Door):
                 got=f"{int(found.good.sum())} of {rows} rows usable, {found.posterior.dims} "
                 "dimensions",
                 expected=f"a finite distribution over {posterior.dims} dimensions a row",
+                remedy="hand draw a finite (mean, scale), or a torch distribution, a row a sample",
             )
         return found.posterior.to(posterior.device)
 
@@ -288,6 +293,7 @@ class GroupDoor(Door):
             f"generate never draws the group {group!r}",
             expected=", ".join(self.names),
             remedy="draw the same groups in encode and in generate, by the same names",
+            got="generate returned without it",
         )
 
     # -- the condition: the other groups side by side, then the model's own ------------------------

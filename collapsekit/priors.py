@@ -147,13 +147,23 @@ def _discrete_prior(declared: Any, posterior: Categorical) -> Categorical:
         family, _, _ = categorical(type(core)(logits=lead))
         log_p = family.log_p
     else:
-        log_p = as_tensor(declared).to(torch.float64).log()
+        try:
+            log_p = as_tensor(declared).to(torch.float64).log()
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                "this is no prior of a discrete code",
+                got=type(declared).__name__,
+                expected="a Categorical, OneHotCategorical or Bernoulli distribution, or an array "
+                "of probabilities, the classes on its last axis",
+                remedy="leave prior= out for a uniform one",
+            ) from error
         log_p = log_p.reshape(1, -1, log_p.shape[-1])
     if log_p.shape[-1] != posterior.classes or log_p.shape[1] not in (1, posterior.dims):
         raise InputError(
             "the prior does not have the code's classes",
             got=f"{log_p.shape[1]} variables of {log_p.shape[-1]} classes",
             expected=f"{posterior.dims} (or 1) of {posterior.classes}",
+            remedy="give the prior one probability a class, for each variable or for all",
         )
     return Categorical(log_p.expand(1, posterior.dims, -1).contiguous())
 
@@ -176,5 +186,6 @@ def _gaussian_prior(declared: Any, dims: int) -> DiagonalGaussian:
             "the prior's mean and scale must be finite and its scale positive",
             got=f"scale from {float(parts[1].min()):.4g}",
             expected="above 0",
+            remedy="check the argument prior=(mean, scale), or the model's own prior",
         )
     return DiagonalGaussian(parts[0], parts[1])

@@ -376,6 +376,8 @@ def _read_sphere(output: Any, rows: int, _: str) -> Encoded:
         raise ModelError(
             "a von Mises-Fisher posterior without a concentration",
             expected="an attribute concentration, kappa or scale beside loc",
+            got=type(output).__name__,
+            remedy="name the concentration on the object, a value a sample",
         )
     wide = direction.to(torch.float64)
     family = VonMisesFisher(wide / wide.norm(dim=1, keepdim=True), kappa.contiguous())

@@ -113,7 +113,10 @@ def _borne(door: Door, heads: Iterable[Batch]) -> tuple[Inputs, Encoded]:
                 return x, encoded
             problem = problem or encoded.problem
     raise problem or InputError(
-        "the data hold no sample", got="N = 0", expected="at least one that can be read"
+        "the data hold no sample",
+        got="N = 0",
+        expected="at least one that can be read",
+        remedy="hand in data with at least one sample; look for an empty file or filter",
     )
 
 

@@ -71,6 +71,9 @@ def _built(build: Any, hyper: Mapping[str, Any], name: str) -> nn.Module:
         ) from error
     if not isinstance(module, nn.Module):
         raise InputError(
-            f"{name} does not build a torch Module", got=type(module).__name__, expected="nn.Module"
+            f"{name} does not build a torch Module",
+            got=type(module).__name__,
+            expected="nn.Module",
+            remedy="name a class of lightning.LightningModule, or a function that returns one",
         )
     return module

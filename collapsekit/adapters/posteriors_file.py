@@ -91,6 +91,7 @@ def open_spec(
                 "x has another length than mean",
                 got=f"{len(arrays['x'])} and {len(mean)}",
                 expected="a row of x for every posterior",
+                remedy="save x, mean and scale of the same samples in the same order",
             )
         # A name that as_samples would not take for labels or for the only input.
         parts["x"] = arrays["x"]

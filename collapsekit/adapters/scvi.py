@@ -59,6 +59,7 @@ class ScviSamples:
                 "labels have another length than the data",
                 got=f"{len(self._labels)} labels",
                 expected=f"{self.size}",
+                remedy="pass one label a cell, in the order of the AnnData",
             )
 
     def take(self, index: np.ndarray) -> dict[str, Tensor]:
@@ -75,6 +76,7 @@ class ScviSamples:
                 "there is no sample of that number",
                 got=f"{index.min()} to {index.max()}",
                 expected=f"0 to {self.size - 1}",
+                remedy="count cells from 0",
             )
         found = self._cells[index]
         return {key: torch.from_numpy(np.array(value)) for key, value in found.items()}
@@ -262,7 +264,10 @@ def open_spec(
         kind: Callable[..., Any] | None = getattr(models, name, None)
         if kind is None:
             raise InputError(
-                f"scvi-tools has no model {name}", got=name, expected="scvi.model.SCVI"
+                f"scvi-tools has no model {name}",
+                got=name,
+                expected="scvi.model.SCVI",
+                remedy="install the version of scvi-tools that saved the model",
             )
         model = kind.load(str(folder), accelerator="cpu")  # type: ignore[attr-defined]
     finally:

@@ -62,7 +62,10 @@ def open_spec(rest: str, *, device: Any = None, trust_code: bool = False) -> tup
     module = factory(name)()
     if not isinstance(module, nn.Module):
         raise InputError(
-            f"{name} does not build a torch Module", got=type(module).__name__, expected="nn.Module"
+            f"{name} does not build a torch Module",
+            got=type(module).__name__,
+            expected="nn.Module",
+            remedy="name a function without arguments that returns the module",
         )
     notes = (*notes, *load_into(module, held, path))
     return Loaded(module, notes, device), None

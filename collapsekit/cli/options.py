@@ -176,7 +176,10 @@ def policy(word: str) -> Policy:
         if word == known:
             return known
     raise InputError(
-        "no such way to treat a bad sample", got=word, expected=f"one of {', '.join(POLICIES)}"
+        "no such way to treat a bad sample",
+        got=word,
+        expected=f"one of {', '.join(POLICIES)}",
+        remedy="pass one of these words to --on-bad-sample",
     )
 
 
@@ -194,9 +197,15 @@ def executor(workers: int | None, dask: str | None) -> Iterator[Executor | None]
             "the work goes to local processes or to a cluster",
             got=f"--workers {workers} and --dask {dask}",
             expected="one of the two",
+            remedy="leave --workers or --dask out",
         )
     if workers is not None and workers < 1:
-        raise InputError("there is no such number of processes", got=f"--workers {workers}")
+        raise InputError(
+            "there is no such number of processes",
+            got=f"--workers {workers}",
+            expected="1 or more",
+            remedy="pass --workers 2, or leave it out for this process alone",
+        )
     if workers is None and dask is None:
         yield None
         return

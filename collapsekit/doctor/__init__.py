@@ -121,7 +121,12 @@ def inspect(
     samples = as_samples(source)
     first = next(samples.batches(_ROWS), None)
     if first is None:
-        raise InputError("the data hold no sample", got="N = 0", expected="at least one")
+        raise InputError(
+            "the data hold no sample",
+            got="N = 0",
+            expected="at least one",
+            remedy="hand in data with at least one sample; look for an empty file or filter",
+        )
     x = first.whole().x
     state = torch.get_rng_state()
     try:

@@ -14,6 +14,7 @@ def check_components(mean: Tensor, scale: Tensor) -> None:
             "means and scales are not the parameters of K diagonal Gaussians",
             got=f"mean {tuple(mean.shape)}, scale {tuple(scale.shape)}",
             expected="the same shape [K, D], D >= 1",
+            remedy="pass one row a component, one column a dimension",
         )
     if mean.dtype != float64 or scale.dtype != float64:
         raise InputError(

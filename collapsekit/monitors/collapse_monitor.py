@@ -364,7 +364,12 @@ def _choose(samples: Samples, limit: int, seed: int) -> tuple[Array, Inputs]:
         index, rows = _smallest(index, limit, seed)
         x = take_rows(part.x if x is None else concatenate([x, part.x]), rows)
     if x is None:
-        raise InputError("the data hold no sample", got="N = 0", expected="at least two")
+        raise InputError(
+            "the data hold no sample",
+            got="N = 0",
+            expected="at least two",
+            remedy="hand in data with at least one sample; look for an empty file or filter",
+        )
     return index, x
 
 

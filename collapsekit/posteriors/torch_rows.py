@@ -83,6 +83,7 @@ def opened(distribution: Distribution) -> tuple[Recipe, list[Tensor]]:
             "this distribution cannot be taken apart into rows",
             got=f"{kind.__name__} whose parameters do not carry its batch shape",
             expected=f"parameters that lead with {tuple(distribution.batch_shape)}",
+            remedy="return one of collapsekit.posteriors' families",
         )
     return recipe, found
 

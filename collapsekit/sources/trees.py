@@ -108,7 +108,12 @@ def concatenate(parts: Sequence[Inputs]) -> Inputs:
         No batches; batches of different structure; tensors whose other axes or dtypes differ.
     """
     if not parts:
-        raise InputError("no batches to put together", expected="at least one")
+        raise InputError(
+            "no batches to put together",
+            expected="at least one",
+            got="an empty list",
+            remedy="hand in the batches that were read",
+        )
     if len(parts) == 1:
         return parts[0]
     columns = [dict(leaves(part)) for part in parts]

@@ -73,6 +73,7 @@ def check_adapter(adapter: Any, data: Any = None, *, parameterisation: str = "sc
             "the kit compares rows with each other",
             got=f"{0 if first is None else len(first.index)} samples",
             expected="at least two",
+            remedy="hand in two samples or more",
         )
     check = _Check(found, first.whole().x, parameterisation)
     check.run()
