@@ -139,7 +139,9 @@ def read_samples(
 def parquet(table: pd.DataFrame) -> bytes:
     """A table as the bytes of a parquet file."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, engine="pyarrow", compression="zstd")
+    # An index that is a range is kept as its ends, beside columns; without any it is its own.
+    index = None if len(table.columns) else True
+    table.to_parquet(buffer, engine="pyarrow", compression="zstd", index=index)
     return buffer.getvalue()
 
 

@@ -246,7 +246,7 @@ class Door:
         Unavailable
             There is no decoder.
         ModelError
-            The output has another number of rows.
+            The output has another number of rows, or is no real numbers.
         """
         try:
             output = self.decode_attached(z, context)
@@ -266,6 +266,13 @@ class Door:
                 remedy="return the mean (or the probabilities) alone; wrap decode if need be",
             )
         tensor = as_tensor(output)
+        if tensor.is_complex():
+            raise ModelError(
+                "the decoder returned complex numbers",
+                got=str(tensor.dtype),
+                expected="real numbers",
+                remedy="return real and imaginary parts as values of their own",
+            )
         if tensor.ndim < 1 or len(tensor) != len(z):
             raise ModelError(
                 "the decoder's output does not have a row for every code",

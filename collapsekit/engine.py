@@ -38,7 +38,7 @@ from collapsekit.sample_table import SampleTable, as_field
 from collapsekit.samples import Samples, as_samples
 from collapsekit.shards import POLICIES, Lost, Policy, brief, told
 from collapsekit.spool import SpooledRows
-from collapsekit.tables import joined, places, summary_table
+from collapsekit.tables import infinite, joined, places, summary_table
 from collapsekit.task import POPULATION, Origin, Plan, Task
 from collapsekit.troubles import CODES
 
@@ -196,7 +196,12 @@ def _group_doors(
     """A door for each group of a hierarchical model, from the top down."""
     first = next((part for part in samples.batches(2) if len(part.index)), None)
     if first is None:
-        raise InputError("the data hold no sample", got="N = 0", expected="at least one")
+        raise InputError(
+            "the data hold no sample",
+            got="N = 0",
+            expected="at least one",
+            remedy="hand in data with at least one sample; look for an empty file or filter",
+        )
     with _undisturbed(), session(adapter):
         names = names_of(adapter, first.x, parameterisation)
     return {
@@ -258,6 +263,7 @@ def run(
             "no such way to treat a bad sample",
             got=repr(on_bad_sample),
             expected=f"one of {', '.join(POLICIES)}",
+            remedy="pass one of these words as on_bad_sample",
         )
     plan = Plan(seed, batch, population or POPULATION, executor, shards, checkpoint, on_bad_sample)
     task = Task(door, samples, tuple(probes), plan, origin or Origin(door.adapter, samples))
@@ -279,6 +285,7 @@ def _whole(name: str, number: Any, least: int | None = None) -> int:
             f"{name} must be a {'' if least is None else 'positive '}whole number",
             got=repr(number),
             expected="an int" if least is None else f"{least} or more",
+            remedy="pass a whole number, or leave it out",
         )
     return whole
 
@@ -308,7 +315,7 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             task.skipped[reading.name] = told(reason)
         except Exception as error:  # nor does one reading's
             task.broken[reading.name] = f"{type(error).__name__}: {brief(error)}"
-    found = [*_troubles(task), *tables.findings]
+    found = [*_troubles(task), *_emptied(task, results), *tables.findings]
     if task.count < troubles.FEWEST:
         found = [*troubles.undecided(found), troubles.few(task.count)]
     decoded = any(name.endswith(": decode") for name in task.total.passes)
@@ -472,6 +479,19 @@ def _troubles(task: Task) -> list[Finding]:
     }
     fewer = {name: n for name, n in rows.items() if n < measured}
     return [*found, troubles.subset(fewer, count)] if fewer else found
+
+
+def _emptied(task: Task, results: dict[str, Result]) -> list[Finding]:
+    """Infinite cells of measures that are concluded in memory, as far as they are not told yet."""
+    found = results.values()
+    frames = (r.samples for r in found)
+    samples = infinite(f for f in frames if not isinstance(f, SpooledRows))
+    told = {f"{name} is not finite": index for name, index in samples.items()}
+    told = {why: index for why, index in told.items() if why not in task.total.odd.counts}
+    return [
+        *troubles.not_finite({w: len(i) for w, i in told.items()}, told, task.count),
+        *troubles.not_finite_dimensions(infinite(r.dimensions for r in found), task.door.dims),
+    ]
 
 
 def _listed(lost: Lost) -> dict[str, list[int]]:

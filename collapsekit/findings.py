@@ -125,6 +125,12 @@ class Code:
         """Make a finding of this code."""
         if verdict is not None and verdict not in VERDICTS:
             raise ValueError(f"got verdict {verdict!r}, expected one of {VERDICTS}")
+        evidence = tuple(evidence)
+        if severity is Severity.OK and evidence and not evidence[0].number.measured:
+            # Nothing was measured, so nothing is in order, and nothing argues for healthy.
+            name = evidence[0].number.name
+            message = f"{name} has no value: it was finite for no sample, or for too few."
+            severity, verdict = Severity.INCONCLUSIVE, None
         healthy = severity is Severity.OK
         return Finding(
             code=self.id,
@@ -132,7 +138,7 @@ class Code:
             title=self.title,
             message=_PER_CENT.sub(" %", message),
             advice=("" if healthy else self.remedy) if advice is None else advice,
-            evidence=tuple(evidence),
+            evidence=evidence,
             verdict=verdict,
             samples=tuple(int(i) for i in samples)[:KEPT_INDICES],
             dimensions=tuple(int(j) for j in dimensions)[:KEPT_INDICES],

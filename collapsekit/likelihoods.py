@@ -13,6 +13,7 @@ from torch import Tensor
 from collapsekit.errors import InputError, ModelError
 
 _BLOCK = 1 << 16  # values: 256 kB in single precision, two arrays and a temporary fit a core's L2
+_LEAST_SCALE = 1e-150
 _TINY = 1e-30  # of a score: smaller squares may have been rounded to nothing
 
 
@@ -44,11 +45,11 @@ class Gaussian:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale > 0):
+        if not _LEAST_SCALE <= self.scale <= 1 / _LEAST_SCALE:
             raise InputError(
                 "a Gaussian likelihood needs a positive scale",
                 got=repr(self.scale),
-                expected="a finite number above 0",
+                expected=f"from {_LEAST_SCALE:g} to {1 / _LEAST_SCALE:g}: it is squared",
                 remedy="for a model trained on 0.5 SSE + beta KL pass sqrt(beta)",
             )
 

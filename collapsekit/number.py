@@ -42,6 +42,13 @@ class Number:
     n: int
     note: str = ""
 
+    def __post_init__(self) -> None:
+        # A bound of 2 dimensions is 2.0 in a file, and has to be equal when it comes back; what is
+        # infinite overflowed, and tells no more than what is missing.
+        for name in ("value", "low", "high"):
+            part = float(getattr(self, name))
+            object.__setattr__(self, name, math.nan if math.isinf(part) else part)
+
     def __float__(self) -> float:
         return float(self.value)
 
@@ -49,6 +56,11 @@ class Number:
     def known(self) -> bool:
         """Whether there is a value at all."""
         return math.isfinite(self.value)
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything is known: the value, or an end of its interval."""
+        return any(math.isfinite(part) for part in (self.value, self.low, self.high))
 
     def straddles(self, threshold: float) -> bool:
         """Whether the interval has `threshold` strictly inside, so that it decides nothing."""

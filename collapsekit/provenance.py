@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -48,7 +49,7 @@ def provenance(
         "samples; nats",
         "passes": dict(sorted(door.passes.items())),
         "notes": [*samples.notes, *door.notes, *getattr(adapter, "notes", ())],
-        "versions": _versions(),
+        "versions": dict(_versions()),
     }
 
 
@@ -200,6 +201,7 @@ def _declared_likelihood(door: Door) -> Any:
             return described(other)
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("collapsekit", "torch", "numpy", "scipy", "scikit-learn", "pandas"):

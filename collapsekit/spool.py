@@ -186,8 +186,10 @@ class Spool:
             at = rows.index - piece.start
             for name in rows.names:
                 values = rows.column(name)
+                odd = values.dtype.kind == "f" and not bool(np.isfinite(values).all())
+                if odd:  # an infinite cell is no measurement: empty, as in memory
+                    values = np.where(np.isfinite(values), values, values.dtype.type(np.nan))
                 arrays[f"{key}/{name}"] = masked(values, at, length)
-                odd = values.dtype.kind == "f" and bool(np.isnan(values).any())
                 columns[f"{key}/{name}"] = Column(values.dtype, len(values), odd)
         told = {name: (c.dtype.str, c.count, c.odd) for name, c in columns.items()}
         table = pa.table(arrays).replace_schema_metadata({_KEY: json.dumps(told).encode()})

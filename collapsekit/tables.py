@@ -23,21 +23,41 @@ def summary_table(numbers: Iterable[Number]) -> pd.DataFrame:
 def joined(frames: Iterable[pd.DataFrame | None], index: pd.Index) -> pd.DataFrame:
     """Put columns side by side on `index`; where cells are missing the column turns nullable.
 
-    A complete column keeps its NumPy dtype; one with unevaluated cells gets pandas' nullable dtype
-    so that its gaps print as ``<NA>`` and never as a number.
+    A complete column keeps its NumPy dtype; one with unevaluated or infinite cells gets pandas'
+    nullable dtype so that its gaps print as ``<NA>`` and never as a number.
     """
     columns: dict[str, pd.Series] = {}
     for frame in frames:
         if frame is None:
             continue
         for name in frame.columns:
-            column = frame[name]
+            column = _finite(frame[name])
             if len(column) != len(index) or not column.index.equals(index):
                 column = nullable(column).reindex(index)
             elif column.dtype.kind == "f" and bool(column.isna().any()):
                 column = nullable(column)
             columns[str(name)] = column
     return pd.DataFrame(columns, index=index)
+
+
+def infinite(frames: Iterable[pd.DataFrame | None]) -> dict[str, list[int]]:
+    """Where cells of these columns are infinite, by column: `joined` empties them."""
+    found: dict[str, list[int]] = {}
+    for frame in frames:
+        for name in () if frame is None else frame.columns:
+            if frame is not None and frame[name].dtype.kind == "f":
+                values = frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+                if np.isinf(values).any():
+                    found[str(name)] = frame.index[np.isinf(values)].tolist()
+    return found
+
+
+def _finite(column: pd.Series) -> pd.Series:
+    """The column with its infinite cells emptied: they are no measurements either."""
+    if column.dtype.kind != "f":
+        return column
+    infinite = np.isinf(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    return column.mask(infinite) if infinite.any() else column
 
 
 def nullable(column: pd.Series) -> pd.Series:

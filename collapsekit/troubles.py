@@ -251,6 +251,20 @@ def not_finite(
     ]
 
 
+def not_finite_dimensions(columns: Mapping[str, Sequence[int]], count: int) -> list[Finding]:
+    """Measures that are no numbers for some dimensions, by column."""
+    return [
+        NOT_FINITE.finding(
+            Severity.WARN,
+            f"{name} is not finite for {len(which):,} of {count:,} dimensions: "
+            f"{_some(which, len(which))}.",
+            dimensions=which,
+            advice="Look at the scale of these dimensions' codes, and at the prior's.",
+        )
+        for name, which in columns.items()
+    ]
+
+
 def _some(first: Sequence[int], number: int) -> str:
     shown = ", ".join(str(int(i)) for i in first[:10])
     return shown + (f" and {number - 10:,} more" if number > 10 else "")

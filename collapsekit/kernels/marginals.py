@@ -38,6 +38,7 @@ used, a quarter-order method misses by a 16th of it."""
 
 _BLOCK = (256, 512)  # rows x components: 1 MB, in a second-level cache
 _DIMENSIONS_AT_ONCE = 16  # transposed together: one strided read of the inputs serves all of them
+_MOST_CELLS = 2.0**50  # beyond, half a cell is no step of a double-precision number
 _LOWEST = -1000.0  # base-2 exponents are clamped here; below, exp2 would be slow, then 0
 _UNDERFLOW = 2.0**-900  # a density below it is clamped terms; it is computed again in logarithms
 _LOG2E = math.log2(math.e)
@@ -151,6 +152,8 @@ def _octaves(mean: Tensor, scale: Tensor) -> list[_Octave]:
 def _interpolate(octaves: list[_Octave], z: Tensor, step: float) -> Tensor:
     """ln sum at sorted rows from cells of width ``step``; NaN where that does not serve."""
     cell = torch.floor(z / step)
+    if not bool(cell.abs().max() < _MOST_CELLS):
+        return torch.full_like(z, math.nan)
     cells, member = torch.unique_consecutive(cell, return_inverse=True)
     # Grid points count half steps; neighbouring cells share an edge.
     points = torch.unique(torch.cat([2 * cells, 2 * cells + 1, 2 * cells + 2]))

@@ -103,7 +103,8 @@ class Slopes:
     def rounding(self, direction: Tensor) -> Tensor:
         """How far the outputs' rounding can put `central` off, as a norm: [B]."""
         value = self.obs.reconstruction.flatten(1)
-        eps = max(torch.finfo(value.dtype).eps, torch.finfo(torch.float32).eps)
+        kind = value.dtype if value.dtype.is_floating_point else torch.float32
+        eps = max(torch.finfo(kind).eps, torch.finfo(torch.float32).eps)
         error: Tensor = eps * value.to(torch.float64).norm(dim=1)
         return 4 * error / self._step(direction).to(error.device)
 
@@ -177,7 +178,12 @@ def at_codes(
     """
     points = torch.as_tensor(np.asarray(z, dtype=np.float64))
     if points.ndim != 2 or not len(points):
-        raise InputError("codes are rows", got=str(tuple(points.shape)), expected="(N, D), N > 0")
+        raise InputError(
+            "codes are rows",
+            got=str(tuple(points.shape)),
+            expected="(N, D), N > 0",
+            remedy="pass codes with one row a sample, z[None] for a single one",
+        )
     # Codes are given, not drawn: a width of nothing makes each draw its own mean.
     posterior = DiagonalGaussian(points, torch.zeros_like(points))
     door = Door(_Functions(decode, means))

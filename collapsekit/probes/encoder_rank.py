@@ -17,7 +17,7 @@ from collapsekit.population import Population
 from collapsekit.probe import States, measure
 from collapsekit.probes._neighbours import NEIGHBOURS, crowd_of
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Rows, to_numpy
 
 ENCODER_RANK = Code(
     id="CK507",
@@ -57,7 +57,10 @@ class EncoderRank:
         crowd = crowd_of(obs, self.limit)
         near = torch.as_tensor(crowd.nearest("inputs", self.neighbours)[obs.rows])
         values, directions = _along_neighbours(crowd, torch.as_tensor(obs.rows), near, self.tangent)
-        return {"rows": Rows(obs.index, values=to_numpy(values), tangent=to_numpy(directions))}
+        return {
+            "rows": Rows(obs.index, values=to_numpy(values), tangent=to_numpy(directions)),
+            "dims": Constant(obs.posterior.dims),
+        }
 
     def conclude(self, state: States) -> Result:
         """Ranks, once the typical largest singular value is known."""
@@ -70,8 +73,11 @@ class EncoderRank:
         note = f"{values.shape[1]} nearest of {len(rows):,} samples"
         most = values.shape[1]  # neighbours there are
         encoder, data = (
-            quantile_number(name, found[known], 0.5, "dimensions", note, most=most)
-            for name, found in (("encoder_rank", rank), ("tangent_rank", tangent))
+            quantile_number(name, found[known], 0.5, "dimensions", note, most=end)
+            for name, found, end in (
+                ("encoder_rank", rank, min(most, state["dims"].value)),
+                ("tangent_rank", tangent, most),
+            )
         )
         low: Array = known & (rank <= self.drop * encoder.value)
         share = share_number(
@@ -100,7 +106,10 @@ class EncoderRank:
 
     def _message(self, encoder: float, data: float, share: float, rows: int, n: int) -> str:
         if not n:
-            return f"every one of {rows:,} samples equals its {self.neighbours} nearest."
+            return (
+                f"every one of {rows:,} samples equals its {self.neighbours} nearest, or is no "
+                "finite number of widths away."
+            )
         if not encoder:
             return "around the median sample the encoder's mean does not move at all."
         told = (
@@ -134,10 +143,13 @@ def _along_neighbours(
     kept = (squares > 0) & (squares >= tangent**2 * squares[:, -1:])
     whitened = torch.where(kept, squares.clamp(min=1e-300).rsqrt(), 0.0)[:, None, :] * u
     image = whitened.mT @ moved
+    # Codes may lie more widths apart than a number can say: such a row tells no rank.
+    finite = torch.isfinite(image).all(dim=(1, 2))
+    image = torch.where(finite[:, None, None], image, 0.0)
     values = torch.linalg.svdvals(image) if image.shape[2] < image.shape[1] else _root(image)
     padded = torch.zeros(len(rows), near.shape[1], dtype=torch.float64, device=values.device)
     padded[:, : values.shape[1]] = values
-    return padded, kept.sum(dim=1)
+    return padded, kept.sum(dim=1) * finite
 
 
 def _root(image: Tensor) -> Tensor:

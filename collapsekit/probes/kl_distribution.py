@@ -28,16 +28,19 @@ class KLDistribution:
     codes: ClassVar[tuple[Code, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
-        """The rows themselves, in single precision: they are looked at, not computed with."""
+        """The rows themselves, in single precision where they fit: looked at, not computed with."""
         kept = obs.rows < max(self.most_values // obs.posterior.dims, 16)
-        kl = obs.kl[torch.as_tensor(kept, device=obs.kl.device)].to(torch.float32)
+        kl = obs.kl[torch.as_tensor(kept, device=obs.kl.device)]
+        if not bool((kl > torch.finfo(torch.float32).max).any()):
+            kl = kl.to(torch.float32)
         return {"rows": Rows(to_numpy(obs.index)[kept], kl=kl)}
 
     def conclude(self, state: States) -> Result:
         """Columns `kl_q05`, `kl_median`, `kl_q95`; table `kl_map`."""
         rows: Rows = state["rows"]
         kl = rows.column("kl")
-        low, median, high = np.quantile(kl.astype(np.float64), [0.05, 0.5, 0.95], axis=0)
+        with np.errstate(invalid="ignore"):  # between two infinite ones; the engine tells them
+            low, median, high = np.quantile(kl.astype(np.float64), [0.05, 0.5, 0.95], axis=0)
         dimensions = pd.DataFrame(
             {"kl_q05": low, "kl_median": median, "kl_q95": high},
             index=pd.RangeIndex(kl.shape[1], name="dimension"),

@@ -103,10 +103,10 @@ class Reconstruction:
         ratio = mean_number("residual_ratio", moments, "1", "summed over values", least=0.0)
         explained = beta is not None and math.isclose(beta, scale**2, rel_tol=1e-6)
         high, low = ratio.low > self.largest, ratio.high < self.smallest
+        ends = f"ratio {ratio.low:.3g} to {ratio.high:.3g}, " if ratio.interval() else ""
         told = (
             f"reconstructions miss by a variance of {ratio.value * scale**2:.3g} a value, "
-            f"{ratio.value:.3g} times the declared {scale**2:.3g} (ratio {ratio.low:.3g} to "
-            f"{ratio.high:.3g}, n = {ratio.n:,})"
+            f"{ratio.value:.3g} times the declared {scale**2:.3g} ({ends}n = {ratio.n:,})"
         )
         if (high or low) and not explained:
             end = self.largest if high else self.smallest
