@@ -125,7 +125,7 @@ class Code:
         """Make a finding of this code."""
         if verdict is not None and verdict not in VERDICTS:
             raise ValueError(f"got verdict {verdict!r}, expected one of {VERDICTS}")
-        evidence = tuple(evidence)
+        evidence = tuple(replace(e, number=e.number.told()) for e in evidence)
         if severity is Severity.OK and evidence and not evidence[0].number.measured:
             # Nothing was measured, so nothing is in order, and nothing argues for healthy.
             name = evidence[0].number.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Two-sided 95 % quantile of the standard normal.
 Z95 = 1.959963984540054
@@ -43,11 +43,9 @@ class Number:
     note: str = ""
 
     def __post_init__(self) -> None:
-        # A bound of 2 dimensions is 2.0 in a file, and has to be equal when it comes back; what is
-        # infinite overflowed, and tells no more than what is missing.
+        # A bound of 2 dimensions is 2.0 in a file, and has to be equal when it comes back.
         for name in ("value", "low", "high"):
-            part = float(getattr(self, name))
-            object.__setattr__(self, name, math.nan if math.isinf(part) else part)
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def __float__(self) -> float:
         return float(self.value)
@@ -61,6 +59,16 @@ class Number:
     def measured(self) -> bool:
         """Whether anything is known: the value, or an end of its interval."""
         return any(math.isfinite(part) for part in (self.value, self.low, self.high))
+
+    def told(self) -> Number:
+        """As it is told: an infinite part overflowed, and tells no more than one that is missing.
+
+        Judgements are made before: an infinite upper end is above every threshold.
+        """
+        value, low, high = (
+            math.nan if math.isinf(part) else part for part in (self.value, self.low, self.high)
+        )
+        return replace(self, value=value, low=low, high=high)
 
     def straddles(self, threshold: float) -> bool:
         """Whether the interval has `threshold` strictly inside, so that it decides nothing."""

@@ -15,7 +15,7 @@ from collapsekit.number import Number
 
 def summary_table(numbers: Iterable[Number]) -> pd.DataFrame:
     """Headlines as a table: index name; columns value, low, high, unit, n, note."""
-    rows = [asdict(number) for number in numbers]
+    rows = [asdict(number.told()) for number in numbers]
     columns = ["name", "value", "low", "high", "unit", "n", "note"]
     return pd.DataFrame(rows, columns=columns).set_index("name")
 

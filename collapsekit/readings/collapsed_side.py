@@ -48,7 +48,7 @@ class CollapsedSide:
         offered, rate = numbers["model_information"], numbers["rate"]
         taken = numbers["reverse_rate"]
         evidence = [Evidence(rate), Evidence(offered), Evidence(taken)]
-        if rate.high >= self.weak:
+        if not rate.high < self.weak:  # or not known
             return Result()
         if offered.high < self.model:
             return Result(
@@ -63,7 +63,7 @@ class CollapsedSide:
                     ),
                 )
             )
-        if offered.low >= max(self.weak, self.factor * taken.high):
+        if taken.known and offered.low >= max(self.weak, self.factor * taken.high):
             return Result(
                 findings=(
                     SIDE.finding(

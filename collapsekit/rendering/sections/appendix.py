@@ -186,7 +186,7 @@ def _stages(facts: Facts) -> Table | None:
         return None  # a date that was fixed from outside hides the times
     rows = [
         (name, figure(seconds), wording.percent(seconds / total), _passes(facts, name))
-        for name, seconds in sorted(known.items(), key=lambda entry: -entry[1])
+        for name, seconds in sorted(known.items(), key=lambda entry: (-entry[1], entry[0]))
     ]
     columns = (
         Column("Stage", numeric=False),
@@ -211,7 +211,7 @@ def _measures(facts: Facts) -> Table | None:
         if isinstance(told, dict)
         and all(isinstance(told.get(part), int | float) for part in ("observe", "conclude"))
     ]
-    most = sorted(known, key=lambda row: -(row[1] + row[2]))[:_MEASURES]
+    most = sorted(known, key=lambda row: (-(row[1] + row[2]), row[0]))[:_MEASURES]
     if not most:
         return None
     columns = (
