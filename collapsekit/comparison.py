@@ -207,8 +207,9 @@ class Comparison:
         """
         if not self._paired[name]:
             return None
-        frames = [self.audits[key].samples for key in (self.reference, name)]
-        if any(column not in frame.columns for frame in frames):
+        found = [self.audits[key].columns_of_samples(column) for key in (self.reference, name)]
+        frames = [frame for frame in found if frame is not None]
+        if len(frames) < len(found):
             return None
         first, other = (_floats(frame[column]) for frame in frames)
         both = pd.DataFrame({"first": first, "other": other}).dropna()

@@ -99,16 +99,17 @@ def _told(audits: Mapping[str, Audit], total: list[Number]) -> Finding:
 
 def _whole(audits: Mapping[str, Audit]) -> list[Number]:
     """Rate and evidence lower bound of the whole model: KL summed over groups."""
-    if not all("kl_total" in audit.samples for audit in audits.values()):
+    found = [audit.columns_of_samples("kl_total") for audit in audits.values()]
+    each = [columns["kl_total"].astype(float) for columns in found if columns is not None]
+    if len(each) < len(found):
         return []
-    each = [audit.samples["kl_total"].astype(float) for audit in audits.values()]
     alike = float(next(iter(audits.values())).provenance["rows_alike"])
-    found = [_mean("rate", sum(each[1:], each[0]), alike)]
-    last = list(audits.values())[-1].samples
-    if "elbo" in last:  # of the lowest group: its own KL is in it
+    numbers = [_mean("rate", sum(each[1:], each[0]), alike)]
+    last = list(audits.values())[-1].columns_of_samples("elbo")
+    if last is not None:  # of the lowest group: its own KL is in it
         own = last["elbo"].astype(float) - sum(each[:-1], 0.0 * each[-1])
-        found.append(_mean("elbo", own, alike))
-    return found
+        numbers.append(_mean("elbo", own, alike))
+    return numbers
 
 
 def _mean(name: str, column: pd.Series, alike: float) -> Number:

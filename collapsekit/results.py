@@ -150,6 +150,14 @@ class Audit:
             return self.tables[SUBSET]
         return self.samples
 
+    def columns_of_samples(self, *names: str) -> pd.DataFrame | None:
+        """These columns of `samples`, reading no other; None where one of them is lacking."""
+        held = held_samples(self)
+        there = held.names if isinstance(held, SampleTable) else held.columns
+        if not set(names) <= set(there):
+            return None
+        return held.frame(*names) if isinstance(held, SampleTable) else held[list(names)]
+
     def worst(self) -> Severity:
         """The highest severity among the findings."""
         return max((f.severity for f in self.findings), default=Severity.OK)

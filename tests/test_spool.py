@@ -92,6 +92,25 @@ def test_another_c_library_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     same(with_it, audited(), rtol=0)
 
 
+def test_a_comparison_reads_only_the_columns_that_it_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    audits = {"a": audited()}
+    in_memory = ck.compare({**audits, "b": audits["a"]})
+    monkeypatch.setattr(spool, "IN_MEMORY", 150)
+    on_disk = audited()
+    whole, read = SampleTable.frame, []
+
+    def frame(table: SampleTable, *names: str) -> pd.DataFrame:
+        read.append(names)
+        return whole(table, *names)
+
+    monkeypatch.setattr(SampleTable, "frame", frame)
+    compared = ck.compare({"a": on_disk, "b": on_disk})
+    pd.testing.assert_frame_equal(compared.table, in_memory.table)
+    assert ("kl_total",) in read
+    assert {len(names) for names in read} == {1}
+    assert on_disk.columns_of_samples("kl_total", "nothing") is None
+
+
 def test_the_temporary_folder_goes_with_the_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "IN_MEMORY", 100)
     audit = audited()
