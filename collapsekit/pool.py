@@ -15,8 +15,8 @@ import os
 import pickle
 import tempfile
 import uuid
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,7 @@ from collapsekit.executors import workers
 from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute, make
 from collapsekit.parcels import arrays, packed
 from collapsekit.population import Population
+from collapsekit.products import Place
 from collapsekit.shards import BadSample, Outcome, brief
 
 # -- in the worker ---------------------------------------------------------------------------------
@@ -167,11 +168,34 @@ class Pool:
         self._contents[self._crowd] = crowd
         _keep(self._crowd, population)
 
-    def furnish(self, products: Made) -> None:
-        """Tell of products of the population, which this process keeps already."""
+    def furnish(self, population: Population, wanted: Sequence[Place]) -> Counter[str]:
+        """Have workers make products of the population, for this process and for all of them.
+
+        Returns
+        -------
+        Counter
+            The passes of the model that it took.
+        """
+        passes: Counter[str] = Counter()
+        errands: dict[Any, list[Place]] = {}
+        for piece in itertools.chain.from_iterable(map(population.pieces, wanted)):
+            # A head's products rest on each other.
+            errands.setdefault(piece[0] or piece, []).append(piece)
+        # Searches for neighbours, which cost most, are heads' products: they go first.
+        ordered = sorted(errands.values(), key=lambda places: not places[0][0])
+        brought: set[Place] = set()
+        for _, made in self.map(((Errand(tuple(places)), None) for places in ordered), ahead=4):
+            if isinstance(made, Made):
+                for place, value in made.values:
+                    population.bring(place, value)
+                    brought.add(place)
+                passes += made.passes
+        whole = [place for place in wanted if brought.issuperset(population.pieces(place))]
+        products = Made(tuple((place, population.make(place)) for place in whole))
         self._products = f"products-{uuid.uuid4().hex}"
         self._contents[self._products] = products
         _keep(self._products, None)
+        return passes
 
     def map(self, jobs: Iterable[tuple[T, Any]], ahead: int = 1) -> Iterator[tuple[T, Any]]:
         """Answers in the order of the jobs; each failed job was tried a second time.

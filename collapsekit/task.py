@@ -22,7 +22,7 @@ from collapsekit.door import Door
 from collapsekit.errors import ModelError
 from collapsekit.findings import Finding
 from collapsekit.groups import GroupDoor
-from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute, make
+from collapsekit.jobs import Crowd, Errand, Job, Recipe, Shop, compute, make
 from collapsekit.logs import event
 from collapsekit.observation import Source
 from collapsekit.parcels import shippable
@@ -339,7 +339,7 @@ class Task:
         if pool is None:
             passes = make(shop, Errand(tuple(wanted))).passes
         else:
-            passes = self._made(self.population, pool, wanted)
+            passes = pool.furnish(self.population, wanted)
         self._count_products(passes)
 
     def _count_products(self, passes: Counter[str] | None = None) -> None:
@@ -359,27 +359,6 @@ class Task:
         self._counted = True
         if known is None and self.checkpoint is not None:
             self.checkpoint.write(*key, outcome, None)
-
-    def _made(self, population: Population, pool: Pool, wanted: Sequence[Place]) -> Counter[str]:
-        """Have workers make products and hand them to all; the passes that it took."""
-        passes: Counter[str] = Counter()
-        errands: dict[Any, list[Place]] = {}
-        for piece in itertools.chain.from_iterable(map(population.pieces, wanted)):
-            # A head's products rest on each other.
-            errands.setdefault(piece[0] or piece, []).append(piece)
-        # Searches for neighbours, which cost most, are heads' products: they go first.
-        ordered = sorted(errands.values(), key=lambda places: not places[0][0])
-        jobs = ((Errand(tuple(places)), None) for places in ordered)
-        brought: set[Place] = set()
-        for _, made in pool.map(jobs, ahead=4):
-            if isinstance(made, Made):
-                for place, value in made.values:
-                    population.bring(place, value)
-                    brought.add(place)
-                passes += made.passes
-        whole = [place for place in wanted if brought.issuperset(population.pieces(place))]
-        pool.furnish(Made(tuple((place, population.make(place)) for place in whole)))
-        return passes
 
     # -- shards ------------------------------------------------------------------------------
 
