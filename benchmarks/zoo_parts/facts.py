@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.zoo_parts.surgery import Model
-from benchmarks.zoo_parts.training import Recipe, _misfit, ink
+from benchmarks.zoo_parts.training import drawn, ink, kl_parts, nats
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Facts:
     Attributes
     ----------
     mean, scale, kl : Tensor [N, D]
+        Of each dimension by itself; the KL of a full covariance in parts that add up to it.
     pale : Tensor [N]
         Ink below the training images' median.
     cost : Tensor [D]
@@ -48,18 +49,34 @@ class Facts:
         variance = self.mean.var(dim=0)
         return variance / (variance + self.scale.square().mean(dim=0))
 
+    @property
+    def apart(self) -> Tensor:
+        """KL of a Gaussian of all codes' mean and variance from N(0, 1), nats [D].
+
+        Each dimension's own KL(aggregate || prior) is that or more: of all densities with these two
+        moments the Gaussian has the largest entropy.
+        """
+        centre = self.mean.mean(dim=0)
+        variance = self.mean.var(dim=0) + self.scale.square().mean(dim=0)
+        return 0.5 * (centre.square() + variance - 1.0 - variance.log())
+
 
 @torch.no_grad()
-def measure(model: Model, recipe: Recipe, x: Tensor, pale_below: Tensor) -> Facts:
+def measure(model: Model, width: float | None, x: Tensor, pale_below: Tensor) -> Facts:
+    """Facts about a model whose outputs are Gaussian of one `width`, or Bernoulli (None).
+
+    A code that was turned is looked at before the turn: it is the same model.
+    """
+    model = model.straight or model
     generator = torch.Generator().manual_seed(1)
-    mean, scale = model.encode(x)
-    z = mean + scale * torch.randn(scale.shape, generator=generator)
+    mean, spread = model.encode(x)
+    scale = spread.square().sum(dim=2).sqrt() if spread.dim() == 3 else spread
+    z = drawn(mean, spread, generator)
     free = torch.randn(scale.shape, generator=generator)
     other = torch.randperm(len(x), generator=generator)
 
     def error(code: Tensor) -> Tensor:
-        nats = _misfit(recipe, model.decode(code), x).flatten(1).sum(dim=1)
-        return nats / (recipe.beta if recipe.likelihood == "gaussian" else 1.0)
+        return nats(width, model.decode(code), x).flatten(1).sum(dim=1)
 
     def swapped(source: Tensor) -> Tensor:
         rows = []
@@ -69,7 +86,7 @@ def measure(model: Model, recipe: Recipe, x: Tensor, pale_below: Tensor) -> Fact
             rows.append(error(mixed) - own)
         return torch.stack(rows)
 
-    kl = 0.5 * (mean.square() + scale.square() - 1.0) - scale.log()
+    kl = kl_parts(mean, spread)
     own = error(z)
     cost = swapped(z[other]).mean(dim=1)
     held = torch.where((kl.mean(dim=0) < 0.1) & (cost < 0.2), z.mean(dim=0), z)
@@ -88,7 +105,7 @@ def measure(model: Model, recipe: Recipe, x: Tensor, pale_below: Tensor) -> Fact
 
 def told(facts: Facts) -> str:
     """The facts in one line, for whoever has to mend a recipe."""
-    names = ("cost", "read", "trace")
+    names = ("cost", "read", "trace", "apart")
     parts = [f"{n} {[round(float(v), 3) for v in getattr(facts, n)]}" for n in names]
     parts.append(f"kl {[round(float(v), 3) for v in facts.kl.mean(0)]}")
     parts += [f"{n} {getattr(facts, n):.2f}" for n in ("error", "pruned", "moves")]

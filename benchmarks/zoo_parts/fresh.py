@@ -6,7 +6,7 @@ Fixed before any of them was audited.
 from __future__ import annotations
 
 from benchmarks.zoo_parts import surgery
-from benchmarks.zoo_parts.surgery import intact
+from benchmarks.zoo_parts.surgery import Made, intact
 from benchmarks.zoo_parts.training import Recipe
 
 #: Where every state begins: a small code that is used to the last dimension.
@@ -21,7 +21,7 @@ BASES = (
 )
 
 _WIDE: dict[str, object] = {"latent": 14}
-MADE: dict[str, list[tuple[int, dict[str, object], surgery.Surgery]]] = {
+MADE: dict[str, list[Made]] = {
     "healthy": [
         (0, {}, intact),
         (1, {}, intact),

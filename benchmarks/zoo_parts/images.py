@@ -1,4 +1,4 @@
-"""Small images of three kinds, split into those trained on and those audited."""
+"""Small images of five kinds, split into those trained on and those audited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Images:
-    """Float32 images in [0, 1], [N, 1, side, side], to train on and to audit."""
+    """Float32 images [N, 1, side, side], to train on and to audit; in [0, 1] but for ``warp``."""
 
     train: Tensor
     audited: Tensor
@@ -35,20 +35,60 @@ def load(name: str, folder: Path = DATA) -> Images:
     """Of the tuning set: ``digits`` 8 x 8 (1,000 and 797), ``fashion`` (3,000 and 1,000) and
     ``omniglot`` (3,872 and 968, de-duplicated), both pooled to 14 x 14. Of the fresh one: other
     cuts, ``digits b`` (1,250 and 547), ``fashion b`` (4,000 and 1,200, none of them above) and
-    ``omniglot b`` (3,640 and 1,200), and ``mnist`` (4,000 and 1,200)."""
-    if name in ("digits", "digits b"):
+    ``omniglot b`` (3,640 and 1,200), and ``mnist`` (4,000 and 1,200). Of the held one, rows that
+    neither has seen where there are such: ``digits c``, upside down and inverted (1,100 and 697);
+    ``fashion c``, the middle 16 x 16 pixels (3,000 and 900); ``mnist c``, black or white (3,500 and
+    1,100); ``omniglot c``, pooled by the maximum (3,800 and 1,040); ``warp``, made (2,000 and 600);
+    ``mixed``, half MNIST and half Fashion-MNIST (3,000 and 800)."""
+    if name.startswith("digits"):
         from sklearn.datasets import load_digits
 
         x = torch.as_tensor(load_digits().images / 16.0).float().unsqueeze(1)
-        return _cut(x, *((0, 1000) if name == "digits" else (1, 1250)))
-    if name in ("omniglot", "omniglot b"):
-        x = _pooled(_read(folder / "omniglot_small.npz"))
-        return _cut(x, *((0, 3872) if name == "omniglot" else (1, 3640)))
-    file = "mnist" if name == "mnist" else "fashion_mnist"
-    train, test = (_read(folder / f"{file}_{part}.npz") for part in ("train", "test"))
+        if name == "digits c":
+            x = 1.0 - x.flip(2)
+        seed, train = {"digits": (0, 1000), "digits b": (1, 1250), "digits c": (2, 1100)}[name]
+        return _cut(x, seed, train)
+    if name == "warp":
+        return _warped()
+    if name.startswith("omniglot"):
+        strokes = _read(folder / "omniglot_small.npz")
+        if name == "omniglot c":
+            largest = nn.functional.max_pool2d(_unit(strokes), 2)
+            return _cut(largest, 2, 3800)
+        return _cut(_pooled(strokes), *((0, 3872) if name == "omniglot" else (1, 3640)))
+    mnist, fashion = (
+        [folder / f"{kind}_{part}.npz" for part in ("train", "test")]
+        for kind in ("mnist", "fashion_mnist")
+    )
+    if name == "mixed":
+        rows = (slice(50_000, 51_500), slice(8000, 8400))
+        kinds = [
+            [_pooled(_read(file)[r]) for file, r in zip(files, rows, strict=True)]
+            for files in (mnist, fashion)
+        ]
+        return Images(*(torch.cat(both) for both in zip(*kinds, strict=True)))
+    train, test = (_read(file) for file in (mnist if name.startswith("mnist") else fashion))
     if name == "fashion":
         return Images(_pooled(train[:3000]), _pooled(test[:1000]))
+    if name == "fashion c":
+        middle = (slice(None), slice(None), slice(6, 22), slice(6, 22))
+        return Images(_unit(train[45_000:48_000])[middle], _unit(test[6000:6900])[middle])
+    if name == "mnist c":
+        grey = [_pooled(x) for x in (train[10_000:13_500], test[5000:6100])]
+        return Images(*((x > 0.5).float() for x in grey))
     return Images(_pooled(train[30000:34000]), _pooled(test[2000:3200]))
+
+
+def _warped() -> Images:
+    """Five standard Gaussian factors, 24 rectified mixtures of them, 64 pixels, noise of 0.03."""
+    generator = torch.Generator().manual_seed(11)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    hidden = torch.relu(normal(2600, 5) @ normal(5, 24) / 5**0.5 + 0.3 * normal(24))
+    x = 0.4 + 0.25 * (hidden @ normal(24, 64) / 24**0.5) + 0.03 * normal(2600, 64)
+    return Images(*x.view(-1, 1, 8, 8).split([2000, 600]))
 
 
 def _cut(x: Tensor, seed: int, train: int) -> Images:
@@ -63,5 +103,9 @@ def _read(file: Path) -> np.ndarray:
         return found["images"]
 
 
+def _unit(images: np.ndarray) -> Tensor:
+    return torch.as_tensor(images).float().div(255.0).unsqueeze(1)
+
+
 def _pooled(images: np.ndarray) -> Tensor:
-    return nn.functional.avg_pool2d(torch.as_tensor(images).float().div(255.0).unsqueeze(1), 2)
+    return nn.functional.avg_pool2d(_unit(images), 2)

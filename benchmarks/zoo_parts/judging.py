@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
 import collapsekit as ck
 from benchmarks.zoo_parts.images import Images
-from benchmarks.zoo_parts.states import STATES, Animal, State
+from benchmarks.zoo_parts.sets import Animal
+from benchmarks.zoo_parts.states import STATES, State
 from benchmarks.zoo_parts.surgery import Model
 from benchmarks.zoo_parts.training import Recipe
 from collapsekit.findings import VERDICTS, Severity
@@ -16,14 +19,19 @@ from collapsekit.findings import VERDICTS, Severity
 SKIPPED = ("gallery", "traversals", "latent_view", "collisions", "kl_distribution")
 
 
-def audited(model: Model, recipe: Recipe, images: Images) -> ck.Audit:
+def audited(model: Model, recipe: Recipe, width: float | None, images: Images) -> ck.Audit:
     """What a user would be told."""
-    gaussian = recipe.likelihood == "gaussian"
+
+    def encode(x: Tensor) -> Any:
+        mean, scale = model.encode(x)
+        return MultivariateNormal(mean, scale_tril=scale) if scale.dim() == 3 else (mean, scale)
+
     return ck.audit(
-        model,
+        (encode, model.decode),
         images.audited,
-        likelihood=("gaussian", math.sqrt(recipe.beta)) if gaussian else "bernoulli_logits",
-        beta=recipe.beta,
+        likelihood="bernoulli_logits" if width is None else ("gaussian", width),
+        # sqrt(beta) is the width of the outputs whose KL weight is 1.
+        beta=1.0 if recipe.likelihood == "gaussian" else recipe.beta,
         probes=[p for p in ck.probes.REGISTERED if p.name not in SKIPPED],
     )
 
@@ -42,6 +50,7 @@ def told(animal: Animal, audit: ck.Audit) -> dict[str, Any]:
     deciding = [f for f in audit.findings if f.code in audit.verdict.codes]
     return {
         "state": state.name,
+        "words": list(state.words),
         "verdict": verdict,
         "outcome": outcome,
         "missed": missed,
@@ -83,6 +92,16 @@ def confusion(records: Sequence[Mapping[str, Any]]) -> str:
             right = sum(r["outcome"] == "right" for r in mine)
             cells = [_cell(c, w, state) for c, w in zip(counts, VERDICTS, strict=True)]
             lines.append(_row([state.name, *cells, f"{right} of {len(mine)}"]))
+    return "\n".join(lines)
+
+
+def listed(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Models that share no state, a row each: what is true, the right words, the verdict."""
+    lines = [_row(["model", "right words", "verdict", ""]), _row(["---"] * 4)]
+    for record in records.values():
+        words = ", ".join(record["words"])
+        outcome = "" if record["outcome"] == "right" else record["outcome"]
+        lines.append(_row([record["state"], words, record["verdict"], outcome]))
     return "\n".join(lines)
 
 

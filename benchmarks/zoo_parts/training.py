@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.zoo_parts.images import Images
+from benchmarks.zoo_parts.nets import NETS
 from collapsekit.remedies import LatentReconstruction, floored_kl, scale_penalty
 
 BATCH = 100
@@ -21,17 +22,20 @@ BATCH = 100
 class Recipe:
     """How a network is trained. Loss: 0.5 SSE (Gaussian) or cross-entropy (Bernoulli) + beta KL.
 
+    A learned width s of the outputs makes it 0.5 SSE / s^2 + pixels ln s + beta KL.
+
     Attributes
     ----------
     data, net, likelihood : str
-        As `images.load`'s; a key of `NETS`; "gaussian", "bernoulli".
+        As `images.load`'s; a key of `NETS`; "gaussian", "bernoulli", "learned" (Gaussian).
     latent, beta, epochs, seed
     method : str
         "plain"; "detached" (the LR loss with z detached, weight `strength` x beta); "floored" (KL
         floor of `strength` nats a dimension); "narrowed" (a penalty on variances, `strength` x
         beta); "pale ignored" (samples of little ink pay 100 times the KL); "pale halved" (in half
         of the dimensions); "deaf" (the decoder never sees the code); "rank" (means confined to
-        three dimensions); "exact" (posterior standard deviation `strength` for all, no KL).
+        three dimensions); "exact" (posterior standard deviation `strength` for all, no KL);
+        "full" (posteriors of full covariance).
     """
 
     data: str
@@ -46,7 +50,11 @@ class Recipe:
 
 
 class VAE(nn.Module):
-    """Body, head and decoder; Gaussian posterior; `decode` gives means or logits of the images."""
+    """Body, head and decoder; Gaussian posterior; `decode` gives means or logits of the images.
+
+    The second part of `encode` is the posterior's standard deviations [N, D], or the lower factor
+    of its covariance [N, D, D].
+    """
 
     def __init__(self, recipe: Recipe, side: int) -> None:
         super().__init__()
@@ -61,6 +69,10 @@ class VAE(nn.Module):
         self.register_buffer("basis", basis if recipe.method == "rank" else None)
         self.fixed = recipe.strength if recipe.method == "exact" else 0.0
         self.deaf = recipe.method == "deaf"
+        if recipe.method == "full":
+            self.below = nn.Linear(width, latent * (latent - 1) // 2)
+        if recipe.likelihood == "learned":
+            self.log_width = nn.Parameter(torch.tensor(-1.0))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         features = self.body(x)
@@ -68,97 +80,13 @@ class VAE(nn.Module):
         if self.basis is not None:
             mean = mean @ self.basis
         scale = (0.5 * self.log_variance(features).clamp(-18, 6)).exp()
+        if hasattr(self, "below"):
+            return mean, _lower(scale, self.below(features))
         return mean, torch.full_like(scale, self.fixed) if self.fixed else scale
 
     def decode(self, z: Tensor) -> Tensor:
         x_hat: Tensor = self.decoder(z * 0.0 if self.deaf else z)
         return x_hat
-
-
-def _mlp(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
-    pixels = side * side
-    body = nn.Sequential(
-        nn.Flatten(), nn.Linear(pixels, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU()
-    )
-    decoder = nn.Sequential(
-        nn.Linear(latent, 64),
-        nn.ReLU(),
-        nn.Linear(64, 128),
-        nn.ReLU(),
-        nn.Linear(128, pixels),
-        nn.Unflatten(1, (1, side, side)),
-    )
-    return body, 64, decoder
-
-
-def _conv(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
-    half, quarter = side // 2, -(-side // 4)
-    body = nn.Sequential(
-        nn.Conv2d(1, 12, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(12, 24, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(24 * quarter**2, 64),
-        nn.ReLU(),
-    )
-    even = half % 2 == 0
-    decoder = nn.Sequential(
-        nn.Linear(latent, 64),
-        nn.ReLU(),
-        nn.Linear(64, 24 * quarter**2),
-        nn.ReLU(),
-        nn.Unflatten(1, (24, quarter, quarter)),
-        nn.ConvTranspose2d(24, 12, 3, stride=2, padding=1, output_padding=int(even)),
-        nn.ReLU(),
-        nn.ConvTranspose2d(12, 1, 3, stride=2, padding=1, output_padding=1),
-    )
-    return body, 64, decoder
-
-
-def _deep(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
-    """Three hidden layers a side, SiLU."""
-    pixels, widths = side * side, (160, 96, 48)
-    body: list[nn.Module] = [nn.Flatten()]
-    for before, after in zip((pixels, *widths[:-1]), widths, strict=True):
-        body += [nn.Linear(before, after), nn.SiLU()]
-    decoder: list[nn.Module] = []
-    for before, after in zip((latent, *widths[:0:-1]), widths[::-1], strict=True):
-        decoder += [nn.Linear(before, after), nn.SiLU()]
-    decoder += [nn.Linear(widths[0], pixels), nn.Unflatten(1, (1, side, side))]
-    return nn.Sequential(*body), widths[-1], nn.Sequential(*decoder)
-
-
-def _upsampling(side: int, latent: int) -> tuple[nn.Module, int, nn.Module]:
-    """Convolutions with group norm and average pooling; the decoder resizes, GELU."""
-    half = side // 2
-    body = nn.Sequential(
-        nn.Conv2d(1, 8, 5, padding=2),
-        nn.GELU(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1),
-        nn.GroupNorm(4, 16),
-        nn.GELU(),
-        nn.Flatten(),
-        nn.Linear(16 * half**2, 96),
-        nn.GELU(),
-    )
-    decoder = nn.Sequential(
-        nn.Linear(latent, 96),
-        nn.GELU(),
-        nn.Linear(96, 8 * half**2),
-        nn.GELU(),
-        nn.Unflatten(1, (8, half, half)),
-        nn.Upsample(size=(side, side), mode="nearest"),
-        nn.Conv2d(8, 8, 3, padding=1),
-        nn.GELU(),
-        nn.Conv2d(8, 1, 3, padding=1),
-    )
-    return body, 96, decoder
-
-
-#: "mlp" and "conv" are the tuning set's, "deep" and "upsampling" the fresh one's.
-NETS = {"mlp": _mlp, "conv": _conv, "deep": _deep, "upsampling": _upsampling}
 
 
 def ink(x: Tensor) -> Tensor:
@@ -190,10 +118,9 @@ def train(recipe: Recipe, images: Images) -> VAE:
             rows = order[first : first + BATCH]
             x = x_all[rows]
             mean, scale = vae.encode(x)
-            z = mean + scale * torch.randn(scale.shape, generator=generator)
-            variance = scale.square()
-            kl = 0.5 * (mean.square() + variance - 1.0 - variance.log())
-            loss = _misfit(recipe, vae.decode(z), x).sum() / BATCH
+            z = drawn(mean, scale, generator)
+            kl = kl_parts(mean, scale)
+            loss = _misfit(recipe, vae, vae.decode(z), x).sum() / BATCH
             # Warmed up over the first half, so that no unit dies of a bad start.
             warm = min(1.0, step / (recipe.epochs * batches / 2))
             loss = loss + warm * beta * _spent(recipe, kl, pale[rows])
@@ -210,14 +137,61 @@ def train(recipe: Recipe, images: Images) -> VAE:
     return vae.eval()
 
 
+def _lower(scale: Tensor, below: Tensor) -> Tensor:
+    """Lower-triangular factors [N, D, D]: `scale` on the diagonal, `below` under it."""
+    dims = scale.shape[1]
+    rows, columns = torch.tril_indices(dims, dims, offset=-1)
+    factor = torch.diag_embed(scale)
+    factor[:, rows, columns] = below
+    return factor
+
+
+def drawn(mean: Tensor, scale: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw of each posterior."""
+    noise = torch.randn(mean.shape, generator=generator)
+    if scale.dim() == 3:
+        return mean + (scale @ noise.unsqueeze(2)).squeeze(2)
+    return mean + scale * noise
+
+
+def kl_parts(mean: Tensor, scale: Tensor) -> Tensor:
+    """Nats [N, D] whose sum over D is the KL; each dimension's own where posteriors factorise."""
+    if scale.dim() == 3:
+        variance, diagonal = scale.square().sum(dim=2), scale.diagonal(dim1=1, dim2=2)
+        return 0.5 * (mean.square() + variance - 1.0) - diagonal.log()
+    variance = scale.square()
+    return 0.5 * (mean.square() + variance - 1.0 - variance.log())
+
+
 def to_data(recipe: Recipe, output: Tensor) -> Tensor:
     return output.sigmoid() if recipe.likelihood == "bernoulli" else output
 
 
-def _misfit(recipe: Recipe, output: Tensor, x: Tensor) -> Tensor:
+def output_width(recipe: Recipe, vae: VAE) -> float | None:
+    """Standard deviation of Gaussian outputs; None where they are Bernoulli.
+
+    0.5 SSE + beta KL is beta times the loss of outputs of variance beta with a KL weight of 1.
+    """
     if recipe.likelihood == "bernoulli":
+        return None
+    return (
+        float(vae.log_width.detach().exp())
+        if recipe.likelihood == "learned"
+        else math.sqrt(recipe.beta)
+    )
+
+
+def nats(width: float | None, output: Tensor, x: Tensor) -> Tensor:
+    """Negative log-likelihood of each pixel, without a Gaussian's constant."""
+    if width is None:
         return nn.functional.binary_cross_entropy_with_logits(output, x, reduction="none")
-    return 0.5 * (output - x).square()
+    return 0.5 * (output - x).square() / width**2
+
+
+def _misfit(recipe: Recipe, vae: VAE, output: Tensor, x: Tensor) -> Tensor:
+    if recipe.likelihood == "learned":
+        return 0.5 * (output - x).square() * (-2 * vae.log_width).exp() + vae.log_width
+    return nats(None if recipe.likelihood == "bernoulli" else 1.0, output, x)
 
 
 def _spent(recipe: Recipe, kl: Tensor, pale: Tensor) -> Tensor:
