@@ -83,7 +83,7 @@ MADE: list[tuple[State, Made]] = [
     _near(
         "sharp codes near the prior",
         *("near-deterministic healthy", 0.0, _apart, 0.5),
-        (7, {"method": "exact", "strength": 5e-3}, surgery.moved(0.3)),
+        (7, {"method": "exact", "strength": 5e-3}, surgery.moved(1.9)),
     ),
     _near(
         "one faint unit of four",
@@ -93,7 +93,7 @@ MADE: list[tuple[State, Made]] = [
     _near(
         "one dimension of a tenth of a nat",
         *("partial healthy", 0.06, lambda f: float(f.kl.mean(0).min()), 0.16),
-        (7, {}, surgery.lagging(0.2, slice(0, 1))),
+        (7, {}, surgery.lagging(0.15, slice(0, 1))),
     ),
     _near(
         "a phantom that is hardly read",
@@ -103,6 +103,6 @@ MADE: list[tuple[State, Made]] = [
     _near(
         "axes that almost repeat others",
         *("healthy", 0.02, _narrowest, 0.1),
-        (1, {}, surgery.near_copies(0.35)),
+        (1, {}, surgery.near_copies(0.55)),
     ),
 ]

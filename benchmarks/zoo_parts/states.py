@@ -72,8 +72,8 @@ def _shrunk(facts: Facts) -> bool:
 
 
 def _off_prior(facts: Facts) -> bool:
-    """All codes together are a nat from the prior at least, and every dimension is a part of it."""
-    return bool(facts.apart.sum() > 1 and (facts.apart > 0.1).all()) and _used(facts)
+    """All codes together are a nat from the prior at least, and every dimension is used."""
+    return bool(facts.apart.sum() > 1) and _used(facts)
 
 
 def _exact(facts: Facts) -> bool:

@@ -345,8 +345,8 @@ def whispered(count: int, variance: float = 0.08, width: float = 0.96) -> Surger
         dull = torch.where(spread > 0.02, spread, torch.inf).argsort()[:count]
         # Standardised and made uncorrelated: a trace of its own for every dimension.
         values = flat[:, dull]
-        centre = values.mean(dim=0)
-        whiten = torch.linalg.inv(torch.linalg.cholesky(torch.cov(values.T))).T
+        centre, cov = values.mean(dim=0), torch.cov(values.T).reshape(count, count)
+        whiten = torch.linalg.inv(torch.linalg.cholesky(cov)).T
         gain, faint = math.sqrt(variance), 0.02
 
         def encode(x: Tensor) -> Posterior:
