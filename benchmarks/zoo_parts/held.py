@@ -54,7 +54,7 @@ MADE: dict[str, list[Made]] = {
     "total by decoder": [
         (0, {"method": "deaf"}, intact),
         (2, {"beta": 40.0}, intact),
-        (4, {"beta": 100.0}, intact),
+        (4, {"method": "deaf"}, intact),
         (5, {}, surgery.hushed(0.006)),
         (7, {"beta": 1.0}, intact),
         (6, {"beta": 20.0}, intact),
