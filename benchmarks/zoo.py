@@ -146,6 +146,8 @@ def tables(record: dict[str, Any]) -> str:
 def _scored(models: dict[str, Any]) -> str:
     counts = judging.score(list(models.values()))
     n, right = counts.pop("models"), counts.pop("right")
+    if not n:
+        return "0 models."
     low, high = wilson(right, n)
     rest = ", ".join(f"{count} {word}" for word, count in counts.items())
     share = f"{100 * right / n:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f}"
