@@ -166,6 +166,11 @@ class Comparison:
         return list(dict.fromkeys(names))
 
     @cached_property
+    def titles(self) -> dict[str, str]:
+        """What a report calls the headlines of any of the audits."""
+        return {k: v for audit in self.audits.values() for k, v in audit.titles.items()}
+
+    @cached_property
     def table(self) -> pd.DataFrame:
         """A row per headline; columns (audit, value | low | high | change | ... | judgement)."""
         columns: dict[tuple[str, str], list[object]] = {}

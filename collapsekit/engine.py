@@ -307,6 +307,8 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
                 task.broken[probe.name] = f"{type(error).__name__}: {brief(error)}"
             concluded[probe.name] = time.process_time() - started
     tables = _tables(task, results)
+    # Of all probes there are: a gate tells what was not measured from what nobody measures.
+    measures: list[Probe | Reading] = [*default_probes.REGISTERED, *task.probes, *readings]
     for reading in readings:
         try:
             results[reading.name] = reading.read(tables)
@@ -360,6 +362,7 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
             "rows_alike": task.population.alike(task.count),
         },
         run=run_block(task.started, task.timings, spent),
+        titles={h.name: h.title for one in measures for h in one.headlines},
     )
 
 

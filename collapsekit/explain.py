@@ -10,51 +10,22 @@ from collapsekit import engine, probes, readings
 from collapsekit.errors import InputError
 from collapsekit.findings import Code
 from collapsekit.probe import Probe, Reading
-from collapsekit.rendering.wording import HEADLINE
 
 _WIDTH = 88
-#: Probe or reading to the headlines that it gives.
-MEASURED = {
-    "kl": ("rate",),
-    "dimension_state": ("passive_dimensions",),
-    "directions": ("passive_directions",),
-    "active_units": ("active_units", "active_fraction"),
-    "effective_rank": ("effective_rank", "redundant_dimensions"),
-    "local_collapse": ("locally_collapsed_fraction",),
-    "mutual_information": ("mutual_information", "reidentification"),
-    "information_budget": ("dimensionwise_kl", "aggregate_mismatch", "total_correlation"),
-    "reconstruction": ("reconstruction_error", "elbo"),
-    "swap_gap": ("swap_gap",),
-    "mean_codes": ("told_by_mean_fraction", "reconstruction_slope"),
-    "collisions": ("collision_fraction",),
-    "lower_lipschitz": ("lower_lipschitz", "lower_lipschitz_low", "folded_fraction"),
-    "encoder_rank": ("encoder_rank", "tangent_rank", "rank_drop_fraction"),
-    "decoder_jacobian": (
-        "decoder_rank",
-        "decoder_reciprocal_condition",
-        "decoder_full_rank_fraction",
-    ),
-    "decoder_folds": ("fold_fraction",),
-    "decoder_folds_prior": ("fold_fraction_prior",),
-    "round_trip": ("round_trip_r2", "robust_round_trip_r2", "lr_residual"),
-    "round_trip_prior": ("round_trip_r2_prior",),
-    "model_information": ("model_information", "reverse_rate", "saturated_fraction"),
-    "informative": ("informative_fraction",),
-    "decoder_usage": ("used_dimensions",),
-    "read_directions": ("unread_directions",),
-    "roles": ("idle_dimensions",),
-    "inference_gap": ("log_likelihood_bound", "inference_gap", "unreliable_weights_fraction"),
-    "decoder_variance": ("decoder_variance",),
-    "principal_variances": ("linear_dimensions",),
-    "sampled_scale": ("sampled_scale_ratio",),
-    "near_deterministic": ("width_share",),
-}
+
+
+def _sources() -> list[Probe | Reading]:
+    return [*probes.REGISTERED, *readings.REGISTERED]
+
+
+def titles() -> dict[str, str]:
+    """Every headline that an audit can have, by its name: what a report calls it."""
+    return {h.name: h.title for source in _sources() for h in source.headlines}
 
 
 def codes() -> dict[str, Code]:
     """Every code that an audit can report, by its id, in the order of the ids."""
-    sources: list[Probe | Reading] = [*probes.REGISTERED, *readings.REGISTERED]
-    declared = [*engine.CODES, *(code for source in sources for code in source.codes)]
+    declared = [*engine.CODES, *(code for source in _sources() for code in source.codes)]
     return {code.id: code for code in sorted(declared, key=lambda code: code.id)}
 
 
@@ -73,8 +44,8 @@ def find(code: str) -> Code:
         close = difflib.get_close_matches(wanted, known, n=len(known), cutoff=0.8)
         # Of equally close ones that which begins alike: a slip is likelier in the last place.
         near = sorted(close, key=lambda c: c[:-1] != wanted[:-1])
-        near += difflib.get_close_matches(code.strip().lower(), HEADLINE, n=1)
-        meant = {**HEADLINE, **{c.id: c.title for c in known.values()}}
+        near += difflib.get_close_matches(code.strip().lower(), titles(), n=1)
+        meant = {**titles(), **{c.id: c.title for c in known.values()}}
         raise InputError(
             "no finding has this code, and no headline this name",
             got=code,
@@ -95,16 +66,14 @@ def told(word: str) -> str:
         It is neither.
     """
     name = word.strip().rpartition("/")[2].lower()
-    return headline(name) if name in HEADLINE else describe(find(word))
+    return headline(name) if name in titles() else describe(find(word))
 
 
 def headline(name: str) -> str:
     """What a headline of `audit.summary` measures: its label, its probe, the findings about it."""
-    every: list[Probe | Reading] = [*probes.REGISTERED, *readings.REGISTERED]
-    sources = {source.name: source for source in every}
-    source = sources[next(by for by, names in MEASURED.items() if name in names)]
+    source = next(s for s in _sources() if name in [h.name for h in s.headlines])
     about = inspect.cleandoc(type(source).__doc__ or "").split("\n\n")
-    parts = [f"{name}  {HEADLINE[name]}", f"Measured by {source.name}"]
+    parts = [f"{name}  {titles()[name]}", f"Measured by {source.name}"]
     parts[-1] += "".join(f"\n{_filled(paragraph)}" for paragraph in about)
     parts += [
         f"{code.id}  {code.title}\n{_filled(code.meaning)}\n{_filled(f'Formula: {code.formula}')}"

@@ -159,7 +159,7 @@ class Check:
 
     def _absent(self, audit: Audit) -> str:
         group, _, own = self.headline.rpartition("/")
-        if own not in wording.HEADLINE or (group and group not in audit.groups):
+        if own not in audit.titles or (group and group not in audit.groups):
             known = [*map(str, audit.summary.index)]
             near = difflib.get_close_matches(self.headline, known, n=1)
             raise InputError(

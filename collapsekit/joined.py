@@ -65,6 +65,7 @@ def joined_groups(audits: Mapping[str, Audit]) -> Audit:
         settings={f"{g}/{k}": s for g, audit in audits.items() for k, s in audit.settings.items()},
         provenance=_provenance(audits),
         run=first.run,
+        titles={k: v for audit in audits.values() for k, v in audit.titles.items()},
         groups=dict(audits),
     )
 

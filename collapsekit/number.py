@@ -10,6 +10,14 @@ Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
+class Headline:
+    """A number of the summary and what a report calls it; the probe that gives it declares it."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
 class Number:
     """One headline: value, interval, unit, n.
 

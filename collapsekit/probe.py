@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pandas as pd
 
 from collapsekit.findings import Code, Finding
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.results import Result
 
@@ -45,6 +45,11 @@ class Probe(Protocol):
     @property
     def codes(self) -> tuple[Code, ...]:
         """What its findings mean."""
+        ...
+
+    @property
+    def headlines(self) -> tuple[Headline, ...]:
+        """The numbers that it may give, in a report's words."""
         ...
 
     def observe(self, obs: Observation, /) -> States:
@@ -92,6 +97,11 @@ class Reading(Protocol):
     @property
     def codes(self) -> tuple[Code, ...]:
         """What its findings mean."""
+        ...
+
+    @property
+    def headlines(self) -> tuple[Headline, ...]:
+        """The numbers that it may give, in a report's words."""
         ...
 
     def read(self, tables: Tables, /) -> Result:

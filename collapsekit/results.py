@@ -102,6 +102,9 @@ class Audit:
         Model, data, seed, prior, likelihood, versions.
     run : dict
         Times and host: the only part that differs between two equal runs.
+    titles : dict
+        Headline to what a report calls it: of every registered probe and of this audit's own,
+        measured here or not.
     groups : dict
         Of a hierarchical model, each group of latents' own audit by its name; else empty.
     """
@@ -117,6 +120,7 @@ class Audit:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
     groups: dict[str, Audit] = field(default_factory=dict)
 
     def number(self, name: str) -> Number:
@@ -302,6 +306,7 @@ class Audit:
             "settings": self.settings,
             "provenance": self.provenance,
             "run": self.run,
+            "titles": self.titles,
             **({"groups": list(self.groups)} if self.groups else {}),
         }
 

@@ -21,7 +21,7 @@ import typer
 
 from collapsekit import cli, explain, probes
 from collapsekit.findings import VERDICTS, Code
-from collapsekit.rendering.wording import HEADLINE, STATE
+from collapsekit.rendering.wording import STATE
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -107,7 +107,8 @@ def glossary() -> str:
 def headlines() -> str:
     """Names in `audit.summary` beside what a report calls them."""
     rows = ["| In `audit.summary` | In a report |", "|---|---|"]
-    return "\n".join([*rows, *(f"| `{name}` | {words} |" for name, words in HEADLINE.items())])
+    rows += [f"| `{name}` | {words} |" for name, words in explain.titles().items()]
+    return "\n".join(rows)
 
 
 def verdicts() -> str:

@@ -50,6 +50,26 @@ CLASSES = (
     "Boot",
 )
 NAN = math.nan
+#: As the probes declare them; these audits know no probe.
+TITLES = {
+    "rate": "Rate: KL per sample",
+    "active_units": "Active units",
+    "active_fraction": "Share of units active",
+    "effective_rank": "Effective rank of the codes",
+    "locally_collapsed_fraction": "Samples locally collapsed",
+    "mutual_information": "Information about the input",
+    "reidentification": "Samples that their code identifies",
+    "dimensionwise_kl": "Mismatch of dimensions with the prior",
+    "total_correlation": "Overlap between dimensions",
+    "reconstruction_error": "Reconstruction error",
+    "swap_gap": "Swap gap",
+    "collision_fraction": "Samples that share a code with an unrelated one",
+    "round_trip_r2": "Round trip, codes of the data",
+    "round_trip_r2_prior": "Round trip, draws of the prior",
+    "robust_round_trip_r2": "Round trip after rounding and noise",
+    "lr_residual": "Latent reconstruction residual",
+    "model_information": "KL(prior ‖ true posterior), by the decoder",
+}
 
 
 @dataclass(frozen=True)
@@ -150,6 +170,7 @@ def made_up(
             "host": "x86_64, 2 cores",
             "timings": {"kl": 0.8, "mutual_information": 12.0},
         },
+        titles=TITLES,
     )
 
 

@@ -14,9 +14,9 @@ from scipy.stats import binom
 import collapsekit as ck
 from benchmarks import coverage
 from benchmarks.coverage_parts import audits, linear, reasons, telling
+from collapsekit import explain
 from collapsekit.intervals import share_number, wilson
 from collapsekit.number import Number
-from collapsekit.rendering import wording
 from tests import models
 
 #: Cases whose truths need no trained model.
@@ -87,7 +87,7 @@ NOWHERE = {
 
 def test_every_headline_of_an_audit_is_judged_in_some_case() -> None:
     known = {key.rpartition("/")[2] for make in CHEAP.values() for key in make().truth}
-    assert set(wording.HEADLINE) == known | set(NOWHERE)
+    assert set(explain.titles()) == known | set(NOWHERE)
 
 
 def test_wilson_by_enumeration() -> None:

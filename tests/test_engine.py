@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import collapsekit as ck
 from collapsekit.engine import run
 from collapsekit.errors import InputError, ModelError
+from collapsekit.number import Headline
 from collapsekit.observation import Observation
 from collapsekit.probe import States
 from collapsekit.probes import KL, REGISTERED
@@ -579,6 +580,7 @@ class Largest:
     source: ClassVar[Any] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Any, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = (Headline("largest", "Largest mean"),)
 
     def observe(self, obs: Observation) -> States:
         from collapsekit.streaming import Top
@@ -596,6 +598,8 @@ class Largest:
 def test_a_probe_from_outside() -> None:
     x = LINEAR.sample(100, 0)
     audit = run(LINEAR, as_samples(x), [KL(), Largest()])
+    assert audit.titles["largest"] == "Largest mean"
+    assert "Largest mean" in audit.to_model_card()
     assert audit.number("largest").value == pytest.approx(float(LINEAR.encode(x)[0].abs().max()))
     with pytest.raises(InputError, match="one name"):
         run(LINEAR, as_samples(x), [KL(), KL()])

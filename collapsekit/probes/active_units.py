@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
@@ -41,6 +41,10 @@ class ActiveUnits:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (ACTIVE,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("active_units", "Active units"),
+        Headline("active_fraction", "Share of units active"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Moments of the means and of the variances, in units of the prior."""

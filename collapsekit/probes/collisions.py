@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian, Family
@@ -64,6 +64,9 @@ class Collisions:
     name: ClassVar[str] = "collisions"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (COLLISION,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("collision_fraction", "Samples that share a code with an unrelated one"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Overlap and input distance of each row's nearest codes, and of random others."""

@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.probes._derivatives import RESOLVED, STEP, Slopes, at_codes, code_width
@@ -53,6 +54,15 @@ class DecoderFolds:
     def name(self) -> str:
         """One probe for each stream."""
         return "decoder_folds" if self.source == "population" else f"decoder_folds_{self.source}"
+
+    @property
+    def headlines(self) -> tuple[Headline, ...]:
+        """Of its stream."""
+        if self.source == "prior":
+            return (
+                Headline("fold_fraction_prior", "Prior draws with a second code of one output"),
+            )
+        return (Headline("fold_fraction", "Codes of the data with a second code of one output"),)
 
     def observe(self, obs: Observation) -> States:
         """One encode, one decode, and a derivative by two decodes a row."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import quantile_number, share_number
 from collapsekit.noise import Noise
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.probes._derivatives import RESOLVED, STEP, Slopes, at_codes, code_width
@@ -58,6 +58,13 @@ class DecoderJacobian:
     name: ClassVar[str] = "decoder_jacobian"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DECODER_RANK,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("decoder_rank", "Directions of the code that the decoder reads"),
+        Headline(
+            "decoder_reciprocal_condition", "Smallest over largest effect of a code direction"
+        ),
+        Headline("decoder_full_rank_fraction", "Codes at which the decoder reads every direction"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Singular values of the Jacobian at each row's code."""

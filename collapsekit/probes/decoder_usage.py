@@ -12,7 +12,7 @@ from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95, ratio_error
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.population import by_dimension
 from collapsekit.probe import States
@@ -51,6 +51,9 @@ class DecoderUsage:
     name: ClassVar[str] = "decoder_usage"
     source: ClassVar[Source] = "prior"
     codes: ClassVar[tuple[Code, ...]] = (USAGE,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("used_dimensions", "Dimensions that move the output, by their share"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """How far each redraw moves the output."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from collapsekit.findings import Code, by_axes
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import turns
 from collapsekit.probe import States, measure
@@ -56,6 +57,9 @@ class DimensionState:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (PASSIVE, LOCAL_DIMENSIONS)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("passive_dimensions", "Dimensions equal to the prior"),
+    )
 
     @property
     def _bars(self) -> Bars:

@@ -13,6 +13,7 @@ from torch.distributions import MultivariateNormal
 
 from collapsekit.findings import Code
 from collapsekit.intervals import Z95
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import kl_matrix, turns, whitened
 from collapsekit.probe import States, measure
@@ -59,6 +60,9 @@ class Directions:
     name: ClassVar[str] = "directions"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DIRECTIONS,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("passive_directions", "Directions equal to the prior"),
+    )
 
     @property
     def _bars(self) -> Bars:

@@ -14,7 +14,7 @@ from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, jackknife_number
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
@@ -66,6 +66,10 @@ class EffectiveRank:
     source: ClassVar[Source] = "population"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RANK, REDUNDANT)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("effective_rank", "Effective rank of the codes"),
+        Headline("redundant_dimensions", "Active dimensions that repeat others"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Comoments of the means, in groups for the jackknife."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import quantile_number, share_number
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.population import Population
 from collapsekit.probe import States, measure
@@ -51,6 +52,11 @@ class EncoderRank:
     name: ClassVar[str] = "encoder_rank"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (ENCODER_RANK,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("encoder_rank", "Directions of the data that the encoder keeps"),
+        Headline("tangent_rank", "Directions in which neighbours differ"),
+        Headline("rank_drop_fraction", "Samples where the encoder loses directions"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Singular values of the encoder's Jacobian along each row's own neighbours."""

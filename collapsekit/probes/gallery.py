@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -29,6 +30,7 @@ class Gallery:
     name: ClassVar[str] = "gallery"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
         """Keep the extremes, and a keyed pool from which the median's neighbours are picked."""

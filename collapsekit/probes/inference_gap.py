@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.errors import InputError
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95, share_number, within
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.pareto import LEAST_DRAWS, UNRELIABLE, pareto_k
 from collapsekit.probe import States
@@ -65,6 +65,11 @@ class InferenceGap:
     name: ClassVar[str] = "inference_gap"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (GAP, WEIGHTS)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("log_likelihood_bound", "Log-likelihood, importance-weighted"),
+        Headline("inference_gap", "Inference gap"),
+        Headline("unreliable_weights_fraction", "Samples with unreliable weights"),
+    )
 
     def __post_init__(self) -> None:
         if self.draws < LEAST_DRAWS:

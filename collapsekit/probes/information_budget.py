@@ -14,7 +14,7 @@ import torch
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import jackknife_number
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
@@ -58,6 +58,11 @@ class InformationBudget:
     name: ClassVar[str] = "information_budget"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (MISMATCH,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("dimensionwise_kl", "Mismatch of dimensions with the prior"),
+        Headline("aggregate_mismatch", "Mismatch of whole codes with the prior"),
+        Headline("total_correlation", "Overlap between dimensions"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Both information bounds, and each dimension's marginal log-ratio where there is one."""

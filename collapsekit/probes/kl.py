@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import mean_number
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors.divergence import DRAWS
 from collapsekit.probe import States
@@ -45,6 +46,7 @@ class KL:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RATE,)
+    headlines: ClassVar[tuple[Headline, ...]] = (Headline("rate", "Rate: KL per sample"),)
 
     def observe(self, obs: Observation) -> States:
         """Totals per sample, moments per dimension."""

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from collapsekit.findings import Code
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
@@ -26,6 +27,7 @@ class KLDistribution:
     name: ClassVar[str] = "kl_distribution"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
         """The rows themselves, in single precision where they fit: looked at, not computed with."""

@@ -10,6 +10,7 @@ import pandas as pd
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -26,6 +27,7 @@ class LatentView:
     name: ClassVar[str] = "latent_view"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
         """The rows' means."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.errors import Unavailable
 from collapsekit.findings import KEPT_INDICES, Code, Evidence, Severity
 from collapsekit.intervals import share_number, wilson_arrays
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import Categorical, Family, least_variance
 from collapsekit.probe import States, measure
@@ -67,6 +67,9 @@ class LocalCollapse:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (LOCAL,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("locally_collapsed_fraction", "Samples locally collapsed"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """What each sample's code carries."""

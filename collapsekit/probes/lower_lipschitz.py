@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import quantile_number, share_number
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.probes._neighbours import NEIGHBOURS, code_distance, crowd_of, input_distance
@@ -49,6 +50,13 @@ class LowerLipschitz:
     name: ClassVar[str] = "lower_lipschitz"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (LIPSCHITZ,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("lower_lipschitz", "Least movement of the code between neighbours, median"),
+        Headline(
+            "lower_lipschitz_low", "Least movement of the code between neighbours, lowest 5 %"
+        ),
+        Headline("folded_fraction", "Samples that the encoder folds on a neighbour"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Smallest and middle ratio of code distance to input distance over the neighbours."""

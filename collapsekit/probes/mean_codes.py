@@ -12,7 +12,7 @@ import torch
 from collapsekit.findings import Code
 from collapsekit.intervals import jackknife_number, share_number
 from collapsekit.likelihoods import squared_error
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -39,6 +39,10 @@ class MeanCodes:
     name: ClassVar[str] = "mean_codes"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("told_by_mean_fraction", "Samples given back from their posterior mean"),
+        Headline("reconstruction_slope", "Slope of samples on their reconstructions"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Squared errors in data space, from the row's own mean and from its partner's."""

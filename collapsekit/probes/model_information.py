@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number, share_number, within
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import divergence
 from collapsekit.probe import States
@@ -71,6 +71,11 @@ class ModelInformation:
     name: ClassVar[str] = "model_information"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DECODER_VIEW, SATURATED)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("model_information", "KL(prior ‖ true posterior), by the decoder"),
+        Headline("reverse_rate", "KL(prior ‖ posterior), by the encoder"),
+        Headline("saturated_fraction", "Samples that saturate the decoder’s view"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """K decodes for the whole stream, then one matrix product a batch; or K decodes a row."""

@@ -14,7 +14,7 @@ from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number
 from collapsekit.kernels.mixture import spot_check
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
@@ -60,6 +60,10 @@ class MutualInformation:
     name: ClassVar[str] = "mutual_information"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (INFORMATION, SATURATED)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("mutual_information", "Information about the input"),
+        Headline("reidentification", "Samples that their code identifies"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Both bounds of every row, from the one kernel pass."""

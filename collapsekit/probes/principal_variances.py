@@ -14,7 +14,7 @@ from torch import Tensor
 from collapsekit.adapter import offers
 from collapsekit.findings import Code
 from collapsekit.likelihoods import Gaussian
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -37,6 +37,10 @@ class PrincipalVariances:
     name: ClassVar[str] = "principal_variances"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("decoder_variance", "Variance of the decoder, times beta"),
+        Headline("linear_dimensions", "Dimensions that a linear model would use"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """The spectrum of the first rows, found once, by the block that holds the first of them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95, ratio_error
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source, population_rows
 from collapsekit.posteriors import turns
 from collapsekit.posteriors.divergence import root
@@ -57,6 +57,9 @@ class ReadDirections:
     name: ClassVar[str] = "read_directions"
     source: ClassVar[Source] = "prior"
     codes: ClassVar[tuple[Code, ...]] = (UNREAD,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("unread_directions", "Directions the decoder does not read"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """How far each redraw moves the output."""

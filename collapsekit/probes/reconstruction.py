@@ -13,6 +13,7 @@ from collapsekit.adapter import offers
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import mean_number
 from collapsekit.likelihoods import Gaussian, as_likelihood, squared_error
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -56,6 +57,10 @@ class Reconstruction:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RECONSTRUCTION, DECLARED)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("reconstruction_error", "Reconstruction error"),
+        Headline("elbo", "Evidence lower bound"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """One decode a sample."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import jackknife_number
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -79,6 +79,17 @@ class RoundTrip:
     def name(self) -> str:
         """One probe for each stream."""
         return "round_trip" if self.source == "population" else f"round_trip_{self.source}"
+
+    @property
+    def headlines(self) -> tuple[Headline, ...]:
+        """Of its stream."""
+        if self.source == "prior":
+            return (Headline("round_trip_r2_prior", "Round trip, draws of the prior"),)
+        return (
+            Headline("round_trip_r2", "Round trip, codes of the data"),
+            Headline("robust_round_trip_r2", "Round trip after rounding and noise"),
+            Headline("lr_residual", "Latent reconstruction residual"),
+        )
 
     def observe(self, obs: Observation) -> States:
         """One decode and one encode a row; two encodes more for the robust values."""

@@ -18,7 +18,7 @@ from collapsekit.errors import CollapsekitError
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import Z95
 from collapsekit.noise import Noise
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import DiagonalGaussian, Family
 from collapsekit.posteriors.gaussian import FullGaussian
@@ -61,6 +61,9 @@ class SampledScale:
     name: ClassVar[str] = "sampled_scale"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (SAMPLER,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("sampled_scale_ratio", "Sampled over declared standard deviation"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Draw for all rows at once, in the block that holds the first: a sampler has a random

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from collapsekit.findings import Code
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.population import by_dimension
 from collapsekit.probe import States
@@ -28,6 +29,7 @@ class ShuffleCost:
     name: ClassVar[str] = "shuffle_cost"
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
         """Error with one dimension taken from the partner's code, less the row's own error."""

@@ -10,7 +10,7 @@ import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import jackknife_number, mean_number
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -49,6 +49,7 @@ class SwapGap:
     source: ClassVar[Source] = "population"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (SWAP,)
+    headlines: ClassVar[tuple[Headline, ...]] = (Headline("swap_gap", "Swap gap"),)
 
     def observe(self, obs: Observation) -> States:
         """Two decodes a sample: with its own code, with its partner's."""

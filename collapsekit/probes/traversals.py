@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code
+from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
 from collapsekit.results import Result
@@ -31,6 +32,7 @@ class Traversals:
     name: ClassVar[str] = "traversals"
     source: ClassVar[Source] = "prior"
     codes: ClassVar[tuple[Code, ...]] = ()
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def observe(self, obs: Observation) -> States:
         """Decode the prior's mean with one dimension moved."""

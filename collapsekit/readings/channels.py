@@ -10,7 +10,7 @@ import pandas as pd
 
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 from collapsekit.streaming import Array
@@ -42,6 +42,7 @@ class Channels:
 
     name: ClassVar[str] = "channels"
     codes: ClassVar[tuple[Code, ...]] = (CHANNELS,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Gather the dimensions of each channel; nothing where the latent is a vector."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.number import Headline
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 
@@ -35,6 +36,7 @@ class CollapsedSide:
 
     name: ClassVar[str] = "collapsed_side"
     codes: ClassVar[tuple[Code, ...]] = (SIDE,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Judge where the encoder is weak."""

@@ -11,7 +11,7 @@ from scipy.stats import cauchy
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 
@@ -52,6 +52,7 @@ class Contradictions:
 
     name: ClassVar[str] = "contradictions"
     codes: ClassVar[tuple[Code, ...]] = (CONTRADICTION,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Compare the two sides."""

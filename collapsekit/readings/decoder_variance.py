@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from collapsekit.findings import Code, Evidence, Severity
+from collapsekit.number import Headline
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 
@@ -36,6 +37,7 @@ class DecoderVariance:
 
     name: ClassVar[str] = "decoder_variance"
     codes: ClassVar[tuple[Code, ...]] = (CAUSE,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Judge; silent where the likelihood is not Gaussian."""

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import count_limits
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 from collapsekit.streaming import Array
@@ -50,6 +50,9 @@ class Informative:
 
     name: ClassVar[str] = "informative"
     codes: ClassVar[tuple[Code, ...]] = (FAKE,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("informative_fraction", "Dimensions that are informative"),
+    )
 
     def read(self, tables: Tables) -> Result:
         """Join information, activity and shuffle cost."""

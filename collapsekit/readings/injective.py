@@ -9,7 +9,7 @@ import numpy as np
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 from collapsekit.streaming import Array
@@ -44,6 +44,7 @@ class Injective:
 
     name: ClassVar[str] = "injective"
     codes: ClassVar[tuple[Code, ...]] = (INJECTIVE,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Local rank against what comes back."""

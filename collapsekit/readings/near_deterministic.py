@@ -9,7 +9,7 @@ import numpy as np
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.probes.information_budget import MISMATCH
 from collapsekit.probes.mutual_information import SATURATED
@@ -39,6 +39,9 @@ class NearDeterministic:
 
     name: ClassVar[str] = "near_deterministic"
     codes: ClassVar[tuple[Code, ...]] = (DETERMINISTIC,)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("width_share", "Posterior width in the codes’ variance"),
+    )
 
     def read(self, tables: Tables) -> Result:
         """Join information, activity and mismatch."""

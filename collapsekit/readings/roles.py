@@ -11,7 +11,7 @@ import pandas as pd
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
 from collapsekit.intervals import Z95
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 from collapsekit.streaming import Array
@@ -62,6 +62,9 @@ class Roles:
 
     name: ClassVar[str] = "roles"
     codes: ClassVar[tuple[Code, ...]] = (ROLES, PHANTOM)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("idle_dimensions", "Dimensions dead or ignored"),
+    )
 
     def read(self, tables: Tables) -> Result:
         """Name each dimension that was measured on both sides."""

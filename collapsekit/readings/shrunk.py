@@ -11,7 +11,7 @@ import pandas as pd
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95
-from collapsekit.number import Number
+from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
 from collapsekit.streaming import Array
@@ -40,6 +40,7 @@ class Shrunk:
 
     name: ClassVar[str] = "shrunk"
     codes: ClassVar[tuple[Code, ...]] = (SHRUNK,)
+    headlines: ClassVar[tuple[Headline, ...]] = ()
 
     def read(self, tables: Tables) -> Result:
         """Hold each dimension's information against its KL."""

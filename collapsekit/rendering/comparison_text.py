@@ -39,7 +39,7 @@ def card(comparison: Comparison) -> str:
     """The same as a table in HTML, without a script."""
     rows = [
         (
-            wording.HEADLINE.get(headline, wording.clean(headline, 40)),
+            wording.title(comparison.titles, headline),
             [
                 (
                     cell(comparison.number(name, headline)),

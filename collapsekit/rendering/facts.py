@@ -17,7 +17,7 @@ import pandas as pd
 
 from collapsekit.findings import Finding, Severity
 from collapsekit.number import Number
-from collapsekit.rendering.wording import clean, counted, plural
+from collapsekit.rendering.wording import clean, counted, plural, title
 from collapsekit.results import Audit
 
 Floats = npt.NDArray[np.float64]
@@ -97,6 +97,10 @@ class Facts:
                 if number.known:
                     return number
         return None
+
+    def title(self, headline: str) -> str:
+        """What a headline is called."""
+        return title(self.audit.titles, headline)
 
     def judged(self, name: str) -> Judged | None:
         """The strictest judgement passed on the headline `name` with a threshold, if any."""

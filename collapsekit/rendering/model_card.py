@@ -40,7 +40,7 @@ def render(audit: Audit) -> str:
         number = facts.number(str(name))
         if number is None:
             continue
-        title = wording.HEADLINE.get(str(name), str(name))
+        title = facts.title(str(name))
         unit = wording.unit(number.unit)
         lines += [
             f"    - type: {_quoted(wording.clean(name, 60))}",

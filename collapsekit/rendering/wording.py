@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from collapsekit.findings import STATE as STATE  # told here as well: the words of a report
 from collapsekit.findings import Severity
@@ -27,57 +27,11 @@ SEVERITY = {
     Severity.FAIL: "Fail",
 }
 
-#: Headlines of the summary in plain words.
-HEADLINE = {
-    "rate": "Rate: KL per sample",
-    "active_units": "Active units",
-    "active_fraction": "Share of units active",
-    "effective_rank": "Effective rank of the codes",
-    "redundant_dimensions": "Active dimensions that repeat others",
-    "locally_collapsed_fraction": "Samples locally collapsed",
-    "mutual_information": "Information about the input",
-    "reidentification": "Samples that their code identifies",
-    "dimensionwise_kl": "Mismatch of dimensions with the prior",
-    "aggregate_mismatch": "Mismatch of whole codes with the prior",
-    "total_correlation": "Overlap between dimensions",
-    "reconstruction_error": "Reconstruction error",
-    "swap_gap": "Swap gap",
-    "told_by_mean_fraction": "Samples given back from their posterior mean",
-    "reconstruction_slope": "Slope of samples on their reconstructions",
-    "collision_fraction": "Samples that share a code with an unrelated one",
-    "lower_lipschitz": "Least movement of the code between neighbours, median",
-    "lower_lipschitz_low": "Least movement of the code between neighbours, lowest 5 %",
-    "folded_fraction": "Samples that the encoder folds on a neighbour",
-    "encoder_rank": "Directions of the data that the encoder keeps",
-    "tangent_rank": "Directions in which neighbours differ",
-    "rank_drop_fraction": "Samples where the encoder loses directions",
-    "decoder_rank": "Directions of the code that the decoder reads",
-    "decoder_reciprocal_condition": "Smallest over largest effect of a code direction",
-    "decoder_full_rank_fraction": "Codes at which the decoder reads every direction",
-    "fold_fraction": "Codes of the data with a second code of one output",
-    "fold_fraction_prior": "Prior draws with a second code of one output",
-    "round_trip_r2": "Round trip, codes of the data",
-    "round_trip_r2_prior": "Round trip, draws of the prior",
-    "robust_round_trip_r2": "Round trip after rounding and noise",
-    "lr_residual": "Latent reconstruction residual",
-    "passive_dimensions": "Dimensions equal to the prior",
-    "passive_directions": "Directions equal to the prior",
-    "unread_directions": "Directions the decoder does not read",
-    "model_information": "KL(prior ‖ true posterior), by the decoder",
-    "reverse_rate": "KL(prior ‖ posterior), by the encoder",
-    "informative_fraction": "Dimensions that are informative",
-    "used_dimensions": "Dimensions that move the output, by their share",
-    "idle_dimensions": "Dimensions dead or ignored",
-    "elbo": "Evidence lower bound",
-    "log_likelihood_bound": "Log-likelihood, importance-weighted",
-    "inference_gap": "Inference gap",
-    "unreliable_weights_fraction": "Samples with unreliable weights",
-    "saturated_fraction": "Samples that saturate the decoder’s view",
-    "decoder_variance": "Variance of the decoder, times beta",
-    "linear_dimensions": "Dimensions that a linear model would use",
-    "sampled_scale_ratio": "Sampled over declared standard deviation",
-    "width_share": "Posterior width in the codes’ variance",
-}
+
+def title(titles: Mapping[str, str], headline: str, limit: int = 60) -> str:
+    """What a report calls a headline: its probe's words, else the name itself, spaced."""
+    return clean(titles.get(headline) or headline.replace("_", " "), limit)
+
 
 _SPELLED = (
     "no",

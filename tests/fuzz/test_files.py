@@ -359,6 +359,7 @@ def test_parts_that_are_missing_are_named(tmp_path: Path, saved: bytes) -> None:
         (("provenance", "n"), float("inf")),
         (("provenance", "n"), 10**400),
         (("run",), None),
+        (("titles",), {"rate": 3}),
     ],
     ids=str,
 )

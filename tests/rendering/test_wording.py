@@ -10,7 +10,7 @@ import collapsekit as ck
 from collapsekit.number import Number
 from collapsekit.rendering import wording
 from collapsekit.rendering.wording import NBSP
-from tests import models
+from tests import audits, models
 
 NAN = math.nan
 
@@ -143,4 +143,7 @@ def test_a_threshold_that_was_computed_has_no_more_digits_than_help() -> None:
 def test_every_headline_of_an_audit_has_plain_words() -> None:
     model = models.LinearVAE((3.0, 0.5, 0.0))
     audit = ck.audit(model, model.sample(64, 1), likelihood=("gaussian", 0.5), seed=0)
-    assert set(audit.summary.index) - set(wording.HEADLINE) == set()
+    assert set(audit.summary.index) <= set(audit.titles)
+    assert wording.title(audit.titles, "rate") == "Rate: KL per sample"
+    assert audits.TITLES.items() <= audit.titles.items()
+    assert wording.title({}, "active_units") == "active units"

@@ -32,7 +32,7 @@ def build(compared: Compared) -> Section:
                     *_told(change, unit),
                 )
             )
-        name = wording.HEADLINE.get(headline, wording.clean(headline.replace("_", " "), 60))
+        name = wording.title(comparison.titles, headline)
         told = "" if unit in ("share", "1", "dimensions") else wording.unit(unit)
         rows.append((name, told, tuple(cells)))
     return Section(

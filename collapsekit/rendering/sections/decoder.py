@@ -29,7 +29,7 @@ def build(facts: Facts) -> Section | None:
     numbers = [n for n in map(facts.number, NAMES) if n is not None]
     if not any(n.name in ("model_information", "inference_gap") for n in numbers):
         return None
-    blocks: list[Block] = [Paragraph(_text(facts)), _table(numbers)]
+    blocks: list[Block] = [Paragraph(_text(facts)), _table(facts, numbers)]
     spectrum = facts.audit.tables.get("principal_variances")
     if spectrum is not None and len(spectrum):
         rows = [
@@ -87,10 +87,10 @@ def _text(facts: Facts) -> str:
     return sentences(*parts)
 
 
-def _table(numbers: list[Number]) -> Table:
+def _table(facts: Facts, numbers: list[Number]) -> Table:
     rows = [
         (
-            wording.HEADLINE.get(n.name, n.name),
+            facts.title(n.name),
             quantity(n),
             wording.interval(n) or _one_end(n),
             f"{n.n:,}",

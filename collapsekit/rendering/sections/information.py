@@ -266,7 +266,7 @@ def _table(facts: Facts) -> Table:
         seen.add(name)
         rows.append(
             (
-                wording.HEADLINE[name],
+                facts.title(name),
                 wording.value(number)[0],
                 wording.interval(number),
                 wording.clean(number.note, 120),

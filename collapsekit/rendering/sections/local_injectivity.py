@@ -88,7 +88,7 @@ def encoder_blocks(facts: Facts) -> list[Block]:
         )
     return [
         Subheading("Encoder, nearby: does the code move between neighbouring inputs"),
-        _table("Encoder between neighbours", numbers, tie(sentences(*parts))),
+        _table(facts, "Encoder between neighbours", numbers, tie(sentences(*parts))),
     ]
 
 
@@ -124,9 +124,9 @@ def _known(facts: Facts, names: tuple[str, ...]) -> dict[str, Number]:
     return {name: number for name, number in found.items() if number is not None}
 
 
-def _table(caption: str, numbers: dict[str, Number], note: str = "") -> Table:
+def _table(facts: Facts, caption: str, numbers: dict[str, Number], note: str = "") -> Table:
     rows = [
-        (wording.HEADLINE.get(name, name), quantity(number), wording.interval(number) or "–")
+        (facts.title(name), quantity(number), wording.interval(number) or "–")
         for name, number in numbers.items()
     ]
     return Table(
@@ -139,7 +139,7 @@ def _table(caption: str, numbers: dict[str, Number], note: str = "") -> Table:
 
 
 def _data(facts: Facts, numbers: dict[str, Number]) -> Table:
-    return _table("Decoder's directions and folds", numbers, _method(facts))
+    return _table(facts, "Decoder's directions and folds", numbers, _method(facts))
 
 
 def _values(facts: Facts) -> list[Table]:

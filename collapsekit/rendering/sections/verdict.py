@@ -171,7 +171,7 @@ def _inconclusive(facts: Facts) -> str:
         for evidence in finding.evidence:
             number, threshold = evidence.number, evidence.threshold
             if threshold is not None and number.known and number.straddles(threshold):
-                name = wording.HEADLINE.get(number.name, wording.clean(number.name, 60))
+                name = facts.title(number.name)
                 limit = wording.in_unit(threshold, number.unit)
                 ends = wording.interval(number)
                 ends += f"{wording.NBSP}%" if number.unit == "share" else ""
@@ -268,11 +268,11 @@ def carriers(kl: np.ndarray, share: float = 0.8) -> tuple[int, float]:
 
 
 def _rate(facts: Facts) -> Tile:
-    return _tile(facts, ("rate",), wording.HEADLINE["rate"], "dimensions")
+    return _tile(facts, ("rate",), facts.title("rate"), "dimensions")
 
 
 def _active(facts: Facts) -> Tile:
-    label = wording.HEADLINE["active_units"]
+    label = facts.title("active_units")
     number = facts.number("active_units")
     if number is None:
         return _tile(facts, ("active_units", "active_fraction"), label, "active-units")
@@ -316,7 +316,7 @@ def _information(facts: Facts) -> Tile:
     return _tile(
         facts,
         ("mutual_information",),
-        wording.HEADLINE["mutual_information"],
+        facts.title("mutual_information"),
         "information",
         between="bounds",
         extra=extra,
