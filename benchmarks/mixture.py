@@ -175,8 +175,12 @@ def mixture_report(
         z = z[: size.rows]
         for path in paths:
             columns = prepare(mean, scale, path)
-            fixed = sum(g.fixed.dims for g in columns.groups[:1] if g.fixed)
-            levels[case, path] = columns.dtype + (f", {fixed} int16" if fixed else "")
+            group = columns.groups[0]
+            levels[case, path] = (
+                columns.dtype
+                + (f", {group.fixed.dims} int16" if group.fixed else "")
+                + (", screened" if group.screen else "")
+            )
             timed[f"{case} {path}"] = lambda c=columns, z=z: log_mixture_others(c, z, own)  # type: ignore[misc]
     mean, scale, z = data(size.columns, dims)
     small = [x.float() for x in (mean, scale, z[: size.naive_rows])]

@@ -18,6 +18,7 @@ from collapsekit.kernels.precision import (
     choose_precision,
     frame,
 )
+from collapsekit.kernels.screen import Screen, choose_screen
 
 COLUMNS_AT_ONCE = 8192
 """How many columns are converted at a time when weights are built; a multiple of every panel."""
@@ -43,6 +44,7 @@ class Group:
     weights: Tensor
     offset: float = 0.0
     fixed: Fixed | None = None
+    screen: Screen | None = None
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,12 @@ def _panels(
         whole[: len(part), 1::2] = rate[:, :together].to(dtype)
         whole[: len(part), 2::2] = shift[:, :together].to(dtype)
         panels[first : first + count] = whole.view(-1, width, 2 * together + 1).transpose(1, 2)
-    return Group(level, start, start + len(members), panels, offset, fixed)
+    screen = None
+    if fixed is None and native.fast_integers():
+        cut = native.cut_of(dtype, len(mean))
+        k = offset - torch.cat(constants)
+        screen = choose_screen(mean[members], scale[members], k, cut, width)
+    return Group(level, start, start + len(members), panels, offset, fixed, screen)
 
 
 def _ranking(mean: Tensor, scale: Tensor, centre: Tensor, unit: Tensor) -> Tensor:

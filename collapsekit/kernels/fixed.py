@@ -78,7 +78,7 @@ class Fixed:
         fits = (share.abs() <= 1).all(1) & ((square + square.square()).sum(1) <= self.largest**2)
         # No product of matrices: its roundings would depend on the rows beside a row.
         common = (x.square() * self.square + x * self.linear).sum(1)
-        return _packed(share.clamp(-1, 1) * LARGEST, square.clamp_max(1) * LARGEST), common, fits
+        return packed(share.clamp(-1, 1) * LARGEST, square.clamp_max(1) * LARGEST), common, fits
 
 
 Parts = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
@@ -123,20 +123,20 @@ def choose_fixed(parts: Parts, sample: tuple[Tensor, Tensor], width: int) -> Fix
         return None
     top, norm = float(largest[last - 1]), float(found[last - 1])
     unit = max(norm * top / _MOST, 2.0**-100)  # all columns may be equal
-    packed = []
+    panels = []
     for rate, shift in parts(last):
         beta, alpha = factors(rate, shift)
         # Rounded up by more than all roundings together: no row's sum is negative.
         lift = (beta.square() + alpha.square()).sum(1).sqrt().mul_(top * 1.001 / unit).ceil_()
         here = torch.zeros((-(-len(rate) // width) * width, 1 + last), dtype=torch.int32)
         here[: len(rate), 0] = lift
-        here[: len(rate), 1:] = _packed(*(part.div_(unit * LARGEST) for part in (beta, alpha)))
-        packed.append(here.view(-1, width, 1 + last).transpose(1, 2).contiguous())
+        here[: len(rate), 1:] = packed(*(part.div_(unit * LARGEST) for part in (beta, alpha)))
+        panels.append(here.view(-1, width, 1 + last).transpose(1, 2).contiguous())
     tail = slice(len(reach) - last, None)
     bound = norm * float(error[last - 1])
-    return Fixed(torch.cat(packed), unit, reach[tail], top, square[tail], linear[tail], bound)
+    return Fixed(torch.cat(panels), unit, reach[tail], top, square[tail], linear[tail], bound)
 
 
-def _packed(low: Tensor, high: Tensor) -> Tensor:
+def packed(low: Tensor, high: Tensor) -> Tensor:
     """Two 16-bit integers in one of 32."""
     return ((high.round().int() << 16) | (low.round().int() & 0xFFFF)).contiguous()

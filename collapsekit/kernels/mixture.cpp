@@ -71,6 +71,24 @@ inline Integers multiply_add(Integers a, Integers b, Integers sum) {
 #endif
 }
 
+// sum + the squares of (z - mu) * rate / 2^15 of two dimensions a lane, in 16 bits.
+#if defined(__AVX512BW__)
+#define SCREENS 1
+inline Integers squares(Integers z, Integers mu, Integers rate, Integers sum) {
+  const __m512i t = _mm512_mulhrs_epi16(_mm512_subs_epi16((__m512i)z, (__m512i)mu), (__m512i)rate);
+  return sum + (Integers)_mm512_madd_epi16(t, t);
+}
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+#define SCREENS 1
+inline Integers squares(Integers z, Integers mu, Integers rate, Integers sum) {
+  const __m256i t = _mm256_mulhrs_epi16(_mm256_subs_epi16((__m256i)z, (__m256i)mu), (__m256i)rate);
+  return sum + (Integers)_mm256_madd_epi16(t, t);
+}
+#else
+#define SCREENS 0
+inline Integers squares(Integers, Integers, Integers, Integers sum) { return sum; }
+#endif
+
 template <typename T>
 inline Vec<T> load(const T *from) {
   Vec<T> v;
@@ -162,7 +180,58 @@ struct Rows {
   Vec<T> recent[TILE];
   double sum[TILE];
   T reference[TILE], limit[TILE], cut;
+  int32_t beyond[TILE];  // the limit as the screen counts
 };
+
+// Lower bounds of distances in 16-bit integers, see screen.py: columns in panels, and rows.
+struct Screen {
+  const int32_t *panels, *z;
+  int64_t pairs;
+  double unit, slack;
+};
+
+// The largest sum of a pair that may lie within the limit.
+inline int32_t counted(const Screen &screen, double limit) {
+  const double edge = (std::sqrt(limit > 0 ? limit : 0) + screen.slack) / screen.unit;
+  const double sum = edge * edge * (1 + 1e-6) + 1;
+  return sum < 2147483647.0 ? int32_t(sum) : 2147483647;
+}
+
+// Whether any pair of ROWS rows and one panel may lie within its row's limit.
+template <int WIDTH>
+__attribute__((noinline)) bool may_be_close(const int32_t *panel, const int32_t *const (&x)[ROWS],
+                                            int64_t pairs, const int32_t (&beyond)[ROWS]) {
+  constexpr int LANES = VECTOR / 4, WIDE = WIDTH / LANES;
+  Integers sum[ROWS][WIDE];
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int part = 0; part < WIDE; ++part)
+      std::memcpy(&sum[r][part], panel + part * LANES, VECTOR);
+  panel += WIDTH;
+#pragma GCC unroll 1
+  for (int64_t d = 0; d < pairs; ++d, panel += 2 * WIDTH) {
+    Integers mu[WIDE], rate[WIDE];
+#pragma GCC unroll 4
+    for (int part = 0; part < WIDE; ++part) {
+      mu[part] = held<Integers>(panel + part * LANES);
+      rate[part] = held<Integers>(panel + WIDTH + part * LANES);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Integers z = x[r][d] - Integers{};
+#pragma GCC unroll 4
+      for (int part = 0; part < WIDE; ++part)
+        sum[r][part] = squares(z, mu[part], rate[part], sum[r][part]);
+    }
+  }
+  Integers close{};
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 4
+    for (int part = 0; part < WIDE; ++part) close |= sum[r][part] <= (beyond[r] - Integers{});
+  return any<float>((Bits<float>)close);
+}
 
 template <typename T>
 inline void flush(Rows<T> &rows, int row) {
@@ -176,7 +245,8 @@ inline void flush(Rows<T> &rows, int row) {
 
 // A term larger than the reference: the sum so far is told in units of the new one.
 template <typename T>
-__attribute__((noinline)) void refer(Rows<T> &rows, int row, const T *energy) {
+__attribute__((noinline)) void refer(Rows<T> &rows, int row, const T *energy,
+                                     const Screen &screen) {
   T least = rows.reference[row];
   for (int lane = 0; lane < PANEL / int(sizeof(T)); ++lane)
     least = energy[lane] < least ? energy[lane] : least;
@@ -187,16 +257,17 @@ __attribute__((noinline)) void refer(Rows<T> &rows, int row, const T *energy) {
   rows.sum[row] *= double(factor);
   rows.reference[row] = reference;
   rows.limit[row] = reference + rows.cut;
+  if (screen.pairs) rows.beyond[row] = counted(screen, rows.limit[row]);
 }
 
 // Adds the terms of one row's pairs with one panel, some of which are close.
 template <typename T>
-inline void add(Rows<T> &rows, int row, const T *energy) {
+inline void add(Rows<T> &rows, int row, const T *energy, const Screen &screen) {
   Vec<T> e[PARTS];
 #pragma GCC unroll 4
   for (int part = 0; part < PARTS; ++part) e[part] = load(energy + part * (VECTOR / int(sizeof(T))));
   if (__builtin_expect(any<T>((Bits<T>)(least<T>(e) < every<T>(rows.reference[row]))), 0))
-    refer(rows, row, energy);
+    refer(rows, row, energy, screen);
   const Vec<T> reference = every<T>(rows.reference[row]);
   Vec<T> sum = rows.recent[row];
 #pragma GCC unroll 4
@@ -278,8 +349,8 @@ int add(const Fixed &fixed, int64_t panel, const Rows<float> &rows, int waiting,
 
 template <typename T>
 void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t dims, int64_t first,
-          int64_t last, double offset, int64_t cut, const Fixed &fixed, double *exponent,
-          double *total) {
+          int64_t last, double offset, int64_t cut, const Fixed &fixed, const Screen &screen,
+          double *exponent, double *total) {
   constexpr int WIDTH = PANEL / int(sizeof(T)), LANES = VECTOR / int(sizeof(T));
   constexpr T INFINITE = std::numeric_limits<T>::infinity();
   Rows<T> rows;
@@ -291,6 +362,7 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
     rows.sum[r] = 0.0;
     rows.reference[r] = INFINITE;
     rows.limit[r] = std::numeric_limits<T>::max();  // an infinite energy is no term
+    rows.beyond[r] = std::numeric_limits<int32_t>::max();
   }
   const int64_t step = dims > LOOKS * STEP ? (dims + LOOKS - 1) / LOOKS : STEP;
   const int64_t stride = WIDTH * (2 * dims + 1);
@@ -300,6 +372,17 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
     const T *const constants = panels + panel * stride, *const weights = constants + WIDTH;
     int waiting = 0;
     for (int top = 0; top < count; top += ROWS) {
+      if (SCREENS && screen.pairs && WIDTH * 4 >= VECTOR) {
+        const int32_t *x[ROWS];
+        int32_t beyond[ROWS];
+        for (int r = 0; r < ROWS; ++r) {
+          const int row = top + r < count ? top + r : count - 1;
+          x[r] = screen.z + row * screen.pairs;
+          beyond[r] = rows.beyond[row];
+        }
+        const int64_t place = panel * WIDTH * (1 + 2 * screen.pairs);
+        if (!may_be_close<WIDTH>(screen.panels + place, x, screen.pairs, beyond)) continue;
+      }
       const T *x[ROWS];
       T limit[ROWS];
       for (int r = 0; r < ROWS; ++r) {  // a short last block repeats its last row
@@ -360,7 +443,7 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
       if (edge)
         for (int lane = 0; lane < WIDTH; ++lane)
           if (left + lane < first || left + lane >= last) kept[row][lane] = INFINITE;
-      add<T>(rows, row, kept[row]);
+      add<T>(rows, row, kept[row], screen);
     }
     if (panel % FLUSH == FLUSH - 1)
       for (int r = 0; r < count; ++r) flush(rows, r);
@@ -374,12 +457,13 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
 
 template <typename T>
 void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_t dims,
-          int64_t first, int64_t last, double offset, int64_t cut, Fixed fixed, double *exponent,
-          double *total) {
+          int64_t first, int64_t last, double offset, int64_t cut, Fixed fixed, Screen screen,
+          double *exponent, double *total) {
   for (int64_t top = 0; top < count; top += TILE) {
     tile<T>(panels, z + top * dims, own + top, int(count - top < TILE ? count - top : TILE), dims,
-            first, last, offset, cut, fixed, exponent + top, total + top);
+            first, last, offset, cut, fixed, screen, exponent + top, total + top);
     fixed.z += TILE * fixed.dims;
+    screen.z += TILE * screen.pairs;
   }
 }
 
@@ -388,24 +472,29 @@ void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_
 extern "C" {
 
 // (M, S) of `count` rows over the columns first .. last of packed panels; see native.py.
-void collapsekit_sums_float32(const float *panels, const float *z, const int64_t *own,
-                              int64_t count, int64_t dims, int64_t first, int64_t last,
-                              double offset, int64_t cut, const int32_t *fixed_panels,
-                              const int32_t *fixed_z, int64_t fixed_dims, double unit,
-                              double *exponent, double *total) {
+void collapsekit_sums_float32(
+    const float *panels, const float *z, const int64_t *own, int64_t count, int64_t dims, int64_t first,
+    int64_t last, double offset, int64_t cut, const int32_t *fixed_panels, const int32_t *fixed_z,
+    int64_t fixed_dims, double fixed_unit, const int32_t *screen_panels, const int32_t *screen_z,
+    int64_t screen_pairs, double screen_unit, double screen_slack, double *exponent,
+    double *total) {
   sums<float>(panels, z, own, count, dims, first, last, offset, cut,
-              {fixed_panels, fixed_z, fixed_dims, unit}, exponent, total);
+             {fixed_panels, fixed_z, fixed_dims, fixed_unit},
+             {screen_panels, screen_z, screen_pairs, screen_unit, screen_slack}, exponent, total);
 }
 
-void collapsekit_sums_float64(const double *panels, const double *z, const int64_t *own,
-                              int64_t count, int64_t dims, int64_t first, int64_t last,
-                              double offset, int64_t cut, const int32_t *fixed_panels,
-                              const int32_t *fixed_z, int64_t fixed_dims, double unit,
-                              double *exponent, double *total) {
+void collapsekit_sums_float64(
+    const double *panels, const double *z, const int64_t *own, int64_t count, int64_t dims, int64_t first,
+    int64_t last, double offset, int64_t cut, const int32_t *fixed_panels, const int32_t *fixed_z,
+    int64_t fixed_dims, double fixed_unit, const int32_t *screen_panels, const int32_t *screen_z,
+    int64_t screen_pairs, double screen_unit, double screen_slack, double *exponent,
+    double *total) {
   sums<double>(panels, z, own, count, dims, first, last, offset, cut,
-               {fixed_panels, fixed_z, fixed_dims, unit}, exponent, total);
+              {fixed_panels, fixed_z, fixed_dims, fixed_unit},
+              {screen_panels, screen_z, screen_pairs, screen_unit, screen_slack}, exponent, total);
 }
 
+// Whether 16-bit integers are worth it.
 int collapsekit_fast_integers() {
 #if defined(__AVX512BW__) || (defined(__AVX2__) && !defined(__AVX512F__))
   return 1;

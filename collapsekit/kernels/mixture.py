@@ -213,11 +213,12 @@ def _group_tile(
     fits = torch.ones(len(z), dtype=torch.bool)
 
     def rows(part: slice) -> native.Rows:
+        steps = group.screen.features(z[part]) if group.screen else None
         if not single:
-            return native.Rows(z[part][:, columns.ranking])
+            return native.Rows(z[part][:, columns.ranking], steps=steps)
         x = ((z[part] - columns.centre) / columns.unit)[:, columns.ranking]
         if fixed is None:
-            return native.Rows(x.float())
+            return native.Rows(x.float(), steps=steps)
         factors, common, fits[part] = fixed.features(x[:, -fixed.dims :])
         return native.Rows(x[:, : -fixed.dims].float(), factors, common)
 

@@ -98,12 +98,14 @@ class Rows:
     """Rows as the loop takes them, in the order of `MixtureColumns.ranking`.
 
     ``x`` in the panels' dtype, [n, D]; where a group has dimensions in fixed point, their integers
-    and the bits that are common to all columns (`fixed.Fixed.features`).
+    and the bits that are common to all columns (`fixed.Fixed.features`); where it has a screen,
+    the steps of `screen.Screen.features`.
     """
 
     x: Tensor
     factors: Tensor | None = None
     common: Tensor | None = None
+    steps: Tensor | None = None
 
 
 def sums(
@@ -135,11 +137,10 @@ def sums(
     found = library()
     if isinstance(found, str):
         return None
-    panels, fixed = group.weights, group.fixed
+    panels, fixed, screen = group.weights, group.fixed, group.screen
     function = getattr(found, f"collapsekit_sums_{str(panels.dtype).removeprefix('torch.')}")
     dims = (panels.shape[1] - 1) // 2
-    precision = 24 if panels.dtype == torch.float32 else 53
-    cut = precision + math.ceil(math.log2(max(columns, 2)))
+    cut = cut_of(panels.dtype, columns)
     own = own.contiguous()
     exponent = torch.empty(len(own), dtype=torch.float64)
     total = torch.empty_like(exponent)
@@ -152,6 +153,7 @@ def sums(
         given = rows(part)
         x = given.x.contiguous()
         integers = [] if fixed is None or given.factors is None else [fixed.weights, given.factors]
+        steps = [] if screen is None or given.steps is None else [screen.weights, given.steps]
         where = (exponent[part], total[part])
         # ctypes lets go of the interpreter's lock for as long as the call lasts.
         function(
@@ -159,6 +161,8 @@ def sums(
             *(len(x), dims, span.start - group.start, span.stop - group.start, group.offset, cut),
             *([t.data_ptr() for t in integers] or [0, 0]),
             *((fixed.dims, fixed.unit) if fixed else (0, 0.0)),
+            *([t.data_ptr() for t in steps] or [0, 0]),
+            *((screen.pairs, screen.unit, screen.slack) if screen else (0, 0.0, 0.0)),
             *(t.data_ptr() for t in where),
         )
         if given.common is not None:
@@ -172,6 +176,12 @@ def sums(
         for top in tops:
             block(top)
     return exponent, total
+
+
+def cut_of(dtype: torch.dtype, columns: int) -> int:
+    """Bits below a row's best term from which on others are left out."""
+    precision = 24 if dtype == torch.float32 else 53
+    return precision + math.ceil(math.log2(max(columns, 2)))
 
 
 def fast_integers() -> bool:
@@ -221,7 +231,8 @@ def _load() -> ctypes.CDLL:
     for name in ("collapsekit_sums_float32", "collapsekit_sums_float64"):
         function = getattr(found, name)
         function.argtypes = [pointer] * 3 + [whole] * 4 + [number, whole]
-        function.argtypes += [pointer] * 2 + [whole, number] + [pointer] * 2
+        function.argtypes += [pointer] * 2 + [whole, number]
+        function.argtypes += [pointer] * 2 + [whole, number, number] + [pointer] * 2
         function.restype = None
     _check(found)
     return found
@@ -336,6 +347,7 @@ def _check(found: ctypes.CDLL) -> None:
             *(rows, dims, 1, count - 1, 0.0, 80),
             *([x.data_ptr() for x in integers] or [0, 0]),
             *(3 if integers else 0, 1e-8),
+            *(0, 0, 0, 0.0, 0.0),
             *(x.data_ptr() for x in (exponent, total)),
         )
         expected = torch.logsumexp(-energy[:, 1 : count - 1] * math.log(2.0), 1) / math.log(2.0)

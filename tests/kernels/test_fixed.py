@@ -49,7 +49,7 @@ def halves(packed: Tensor) -> Tensor:
     """The two 16-bit integers of each, int64 [..., 2 n]."""
     packed = packed.long()
     low = (packed + 2**15) % 2**16 - 2**15
-    return torch.cat([low, (packed - low) // 2**16], -1)
+    return torch.cat([low, packed >> 16], -1)
 
 
 def worst_rows(fixed: Fixed, directions: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def test_no_row_that_fits_is_further_off_than_the_bound_nor_overflows() -> None:
     assert int(sums.min()) >= 0
     assert int(sums.max()) < 2**31
     assert int(weights.abs().max()) <= LARGEST
-    bits = (sums - lift) * fixed.unit + common[:, None] + shift.square().sum(1)
+    bits = (sums - lift).double() * fixed.unit + common[:, None] + shift.square().sum(1)
     truth = (x[:, None] * rate - shift).square().sum(-1)
     off = float((bits - truth).abs().max()) / LOG2E
     assert fixed.bound / 300 < off <= fixed.bound  # not vacuous
