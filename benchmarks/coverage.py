@@ -152,7 +152,7 @@ def judged(found: Headline, truth: float) -> dict[str, Any]:
     coverage above its level (`reasons.measured`); `plain` is the coverage of the interval without
     what widens it, `unclipped` how many times as much a headline varies without its clip.
     """
-    numbers, given = found.numbers, truth == GIVEN
+    numbers, given = found.numbers, bool(truth == GIVEN)
     own = math.isnan(truth)
     values = np.array([n.value for n in numbers])
     # Between two whole numbers lies no count: the own mean of counts is their median.

@@ -83,7 +83,7 @@ def jackknife_number(
     it would hide its error.
     """
     value, error, bias = (float(x) for x in (found.value, found.error, found.bias))
-    half = float(student.ppf(0.975, max(found.groups - 1, 1))) * error
+    half = half_width(found)
     told = f"95 % interval, jackknife of {found.groups} groups" + (f"; {note}" if note else "")
     low, high = (
         float(np.fmin(value - bias - half, value)),
@@ -94,6 +94,11 @@ def jackknife_number(
     value = min(max(value, least), most)
     low, high = min(low, value), max(high, value)
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
+
+
+def half_width(found: Jackknife) -> float:
+    """Half of a jackknife's 95 % interval: Student's t times the error."""
+    return float(student.ppf(0.975, max(found.groups - 1, 1))) * float(found.error)
 
 
 def share_number(

@@ -129,6 +129,7 @@ def test_the_interval_without_its_widening_is_read_from_the_audit() -> None:
         assert (found[name]["without"], 0.0 <= found[name]["plain"] <= 1.0) == (what, True)
     assert found["told_by_mean_fraction"]["plain"] <= found["told_by_mean_fraction"]["coverage"]
     assert found["round_trip_r2"]["unclipped"] > 0
+    json.dumps(found)  # a record is plain data, whatever type a truth has
 
 
 def test_the_robust_round_trip_is_that_of_the_noise_that_was_applied() -> None:

@@ -88,12 +88,11 @@ def measured(numbers: Sequence[Number], truth: Sequence[float]) -> dict[str, Any
     found: dict[str, Any] = {}
     if not len(known):
         return found
-    # Equal but for rounding.
-    step = 1e-9 * max(float(np.abs(known).max()), 1e-9)
+    step = 1e-9 * max(float(np.abs(known).max()), 1e-3)  # equal but for rounding
     counts = np.unique(np.round(known / step), return_counts=True)[1]
     found["same"] = float(counts.max() / len(values))
     spread = float(values.std())
-    if spread > 1e-9 * abs(float(values.mean())):
+    if spread > step:
         length = float(np.mean([number.high - number.low for number in numbers]))
         found["width"] = length / (2 * Z95 * spread)
         off = np.abs(values - np.asarray(truth))

@@ -28,12 +28,13 @@ WIDE = {
     "inference_gap": "upper end moved by the draws' bias",
     "log_likelihood_bound": "upper end moved by the draws' bias",
     "model_information": "the draws' error is added, upper end moved by their bias",
-    "round_trip_r2": "widened to hold the value and the value less its bias",
-    "round_trip_r2_prior": "widened to hold the value and the value less its bias",
-    "robust_round_trip_r2": "widened to hold the value and the value less its bias",
+    "round_trip_r2": "the squared mean of the codes is all that varies, too flat for a jackknife",
+    "round_trip_r2_prior": "the squared mean of the codes is all that varies, too flat for a "
+    "jackknife",
     "digits round_trip_r2": "the clip narrows the value, not its interval",
     "digits round_trip_r2_prior": "the clip narrows the value, not its interval",
     "digits robust_round_trip_r2": "the clip narrows the value, not its interval",
+    "copies": "copies count as one, though each has a draw of its own",
     "reidentification": "samples compete for the same codes: their mean varies less than they do",
 }
 #: Why a headline may be below the floor.
@@ -59,7 +60,7 @@ def why(case: str, key: str, row: Mapping[str, Any]) -> str:
     if row.get("wilson", 0.0) > CEILING:
         return f"Wilson's own coverage at this share and n is {percent(row['wilson'])} %"
     name = key.rpartition("/")[2]  # of a group's headline
-    parts = [WIDE.get(f"{case} {key}", WIDE.get(name, ""))]
+    parts = [WIDE.get(f"{case} {key}", WIDE.get(name, WIDE.get(case, "")))]
     if not parts[0]:
         return "not explained"
     if "plain" in row:

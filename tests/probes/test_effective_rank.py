@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -99,3 +100,18 @@ def test_fewer_samples_than_dimensions_do_not_tell_repeats() -> None:
     finding = next(f for f in audit.findings if f.code == "CK612")
     assert finding.severity is ck.Severity.INCONCLUSIVE
     assert "not determined: 40 samples" in finding.message
+
+
+@pytest.mark.slow
+def test_the_interval_near_full_rank_misses_on_both_sides_alike() -> None:
+    """Near D the ratio is skewed; an interval symmetric in it misses above the truth."""
+    rng, variances = np.random.default_rng(3), np.array([0.45, 0.7])
+    truth = variances.sum() ** 2 / (variances**2).sum()
+    measured = ck.probes.effective_rank
+    found = [measured(rng.normal(size=(200, 2)) * np.sqrt(variances)) for _ in range(400)]
+    above = np.mean([number.low > truth for number in found])
+    below = np.mean([number.high < truth for number in found])
+    allowed = 0.025 + 3 * math.sqrt(0.025 * 0.975 / 400)
+    assert above < allowed
+    assert below < allowed
+    assert all(number.low <= number.value <= number.high <= 2 for number in found)
