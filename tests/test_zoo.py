@@ -191,8 +191,6 @@ def test_surgery_on_the_held_set_does_what_it_says(digits: Images) -> None:
     torch.testing.assert_close(volume, scale.log().sum(1) + math.log(0.5), rtol=1e-4, atol=1e-4)
     copied = surgery.copied(30.0)(vae, digits)
     torch.testing.assert_close(copied.decode(copied.encode(x)[0]), vae.decode(mean))
-    near = surgery.near_copies(0.0)(vae, digits)
-    torch.testing.assert_close(near.encode(x)[0], surgery.doubled(vae, digits).encode(x)[0])
     part = surgery.gated_by(surgery.lean, 0.5, 0.75, slice(1, 3))(vae, digits)
     low = surgery.lean(x) < surgery.lean(digits.audited).quantile(0.5)
     torch.testing.assert_close(part.encode(x)[0][low][:, 1:3], 0.25 * mean[low][:, 1:3])

@@ -223,22 +223,6 @@ def copied(degrees: float) -> Surgery:
     return operate
 
 
-def near_copies(apart: float) -> Surgery:
-    """As `doubled`, with a little of the next dimension, `apart`, in every second copy."""
-
-    def operate(vae: VAE, images: Images) -> Model:
-        norm = math.sqrt(2)
-
-        def encode(x: Tensor) -> Posterior:
-            mean, scale = vae.encode(x)
-            other = (mean + apart * mean.roll(1, dims=1)) / math.sqrt(1 + apart**2)
-            return torch.cat([mean, other], dim=1) / norm, torch.cat([scale, scale], dim=1)
-
-        return Model(encode, doubled(vae, images).decode)
-
-    return operate
-
-
 def turned(operate: Surgery = intact) -> Surgery:
     """The same model with its code turned: posteriors of full covariance, no axis its own."""
 
