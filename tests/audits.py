@@ -155,6 +155,7 @@ def made_up(
             "n": n,
             "dimensions": d,
             "latent_shape": list(latent_shape) if latent_shape else [d],
+            "rows_alike": 1.0,
             "seed": 0,
             "prior": "N(0, I)",
             "likelihood": "Gaussian(scale=0.63245553203367588)" if decoder else None,
