@@ -11,8 +11,6 @@ from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
-from collapsekit.probes.information_budget import MISMATCH
-from collapsekit.probes.mutual_information import SATURATED
 from collapsekit.results import Result
 
 DETERMINISTIC = Code(
@@ -54,13 +52,11 @@ class NearDeterministic:
         number = Number(
             "width_share", share, np.nan, np.nan, "share", len(signal), "median over dimensions"
         )
-        flagged = {f.code for f in tables.findings if f.severity > Severity.OK}
-        saturated, mismatched = SATURATED.id in flagged, MISMATCH.id in flagged
+        saturated = bool(_held_below(tables, "mutual_information"))  # held, where it is not below
+        mismatch = _held_below(tables, "dimensionwise_kl")
+        mismatched = any(n.low > bar for n, bar in mismatch)
+        doubtful = any(n.straddles(bar) for n, bar in mismatch)
         evidence = [Evidence(number, self.width, ">=")]
-        mismatch = [e for f in tables.findings if f.code == MISMATCH.id for e in f.evidence]
-        doubtful = any(
-            e.threshold is not None and e.number.straddles(e.threshold) for e in mismatch
-        )
         if saturated and not mismatched and doubtful and share < self.width:
             return Result(
                 findings=(
@@ -68,7 +64,7 @@ class NearDeterministic:
                         Severity.INCONCLUSIVE,
                         f"posterior widths make up {share:.1e} of the codes' variance; whether "
                         "the codes are far from the prior, too, is not settled.",
-                        evidence=[*evidence, *mismatch],
+                        evidence=[*evidence, *(Evidence(n, bar, "<") for n, bar in mismatch)],
                         verdict="near-deterministic",
                     ),
                 )
@@ -94,3 +90,13 @@ class NearDeterministic:
                 ),
             )
         )
+
+
+def _held_below(tables: Tables, name: str) -> list[tuple[Number, float]]:
+    """A headline with the bars that findings want it below, whichever findings these are."""
+    return [
+        (e.number, e.threshold)
+        for finding in tables.findings
+        for e in finding.evidence
+        if e.number.name == name and e.relation == "<" and e.threshold is not None
+    ]
