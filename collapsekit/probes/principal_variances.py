@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -56,9 +57,9 @@ class PrincipalVariances:
             points = head.targets.to(torch.float64)
             if head.originals is not None:  # no half may hold copies of the other's rows
                 points = points[np.unique(head.originals)]
-            inside, held = spectrum(points)
+            inside, held, excess = spectrum(points)
             outside, rows = np.diagonal(held), len(points)
-            surely = _surely(held, rows - rows // 2, bar, self.level)
+            surely = _surely(held, excess, rows - rows // 2, bar, self.level)
         component = np.arange(len(inside))
         return {
             "spectrum": Rows(component, inside=inside, outside=outside),
@@ -91,8 +92,8 @@ class PrincipalVariances:
             rows,
             f"of {dims}; principal variances above {bar:.4g}: directions found on half of the "
             "rows, the least variance among them measured on the other, surely at level "
-            f"{self.level:g}; upper end: what the variances of all rows at once do not exclude at "
-            "that level",
+            f"{self.level:g} (heavy tails counted in); upper end: what the variances of all rows "
+            "at once do not exclude at that level, for normal data",
         )
         table = found.frame().head(self.kept)
         table = table.rename(columns={"inside": "variance", "outside": "variance_held_out"})
@@ -133,7 +134,7 @@ def threshold(scale: float, beta: float | None) -> float:
     return variance if folded or beta is None else beta * variance
 
 
-def spectrum(points: Tensor) -> tuple[Array, Array]:
+def spectrum(points: Tensor) -> tuple[Array, Array, Array]:
     """Principal variances of rows [n, P]: of all of them at once, and held out.
 
     Returns
@@ -144,22 +145,27 @@ def spectrum(points: Tensor) -> tuple[Array, Array]:
         Covariance of the second half of the rows in the principal directions of the first; on its
         diagonal are true variances of directions that are a little off, so the largest read low
         and noise as it is, but for what leaks in from the largest.
+    excess : ndarray, float64 [m]
+        Kurtosis of the second half in each of these directions, less a normal's 3.
     """
     n = len(points)
     first, second = points[: n // 2], points[n // 2 :]
     count = min(n // 2 - 1, points.shape[1])
     if count < 1:
-        return np.zeros(0), np.zeros((0, 0))
+        return np.zeros(0), np.zeros((0, 0)), np.zeros(0)
     directions = torch.linalg.svd(first - first.mean(dim=0), full_matrices=False).Vh[:count]
     along = (second - second.mean(dim=0)) @ directions.T
     held = along.T @ along / max(len(second) - 1, 1)
+    squares = along.square()
+    spread = squares.mean(dim=0)
+    excess = squares.square().mean(dim=0) / torch.where(spread > 0, spread.square(), 1.0) - 3.0
     centred = points - points.mean(dim=0)
     gram = centred.T @ centred if points.shape[1] <= n else centred @ centred.T
     inside = torch.linalg.eigvalsh(gram).flip(0)[:count].clamp(min=0.0) / (n - 1)
-    return to_numpy(inside), to_numpy(held)
+    return to_numpy(inside), to_numpy(held), to_numpy(excess)
 
 
-def _surely(held: Array, rows: int, bar: float, level: float) -> int:
+def _surely(held: Array, excess: Array, rows: int, bar: float, level: float) -> int:
     """How many principal variances exceed `bar` for sure, by a held-out covariance of `rows` rows.
 
     If no more than k - 1 do, any k directions hold one of variance `bar` or less (interlacing), and
@@ -168,12 +174,23 @@ def _surely(held: Array, rows: int, bar: float, level: float) -> int:
     ... are tested in turn at the same level, up to the first that fails: the first leading block of
     held - threshold which is not positive definite. Variances taken one by one would not do: two
     directions that share one large variance both exceed the bar.
+
+    Variances of data with heavy tails vary more. They count as those of fewer normal rows, of the
+    same variance 2 / free + excess / rows (Satterthwaite 1946), by the largest excess kurtosis
+    among the k directions.
     """
-    free = max(rows - 1, 1)
+    heaviest = np.maximum.accumulate(np.maximum(excess, 0.0))
+    free = 2 / (2 / max(rows - 1, 1) + heaviest / max(rows, 1))
     least = bar * chi2.isf(level, free) / free
-    shifted = torch.from_numpy(held) - least * torch.eye(len(held), dtype=torch.float64)
-    failed = int(torch.linalg.cholesky_ex(shifted).info) if len(held) else 0
-    return failed - 1 if failed else len(held)
+    # The threshold rises with k, in a few steps: a factor for each of them.
+    starts = [*np.flatnonzero(np.diff(least, prepend=-1.0)), len(least)]
+    block = torch.from_numpy(held)
+    for start, stop in itertools.pairwise(int(at) for at in starts):
+        shift = float(least[start]) * torch.eye(stop, dtype=torch.float64)
+        failed = int(torch.linalg.cholesky_ex(block[:stop, :stop] - shift).info)
+        if failed:  # a smaller block that fails at this threshold passed at its own
+            return max(failed - 1, start)
+    return len(held)
 
 
 def _at_most(inside: Array, rows: int, bar: float, level: float) -> int:
@@ -206,5 +223,6 @@ def linear_dimensions(x: Any, scale: float, *, beta: float | None = None) -> int
         Principal variances that surely exceed beta scale^2.
     """
     points = torch.as_tensor(np.asarray(x), dtype=torch.float64).flatten(1)
-    _, held = spectrum(points)
-    return _surely(held, len(points) - len(points) // 2, threshold(scale, beta), 0.05)
+    _, held, excess = spectrum(points)
+    rows = len(points) - len(points) // 2
+    return _surely(held, excess, rows, threshold(scale, beta), 0.05)

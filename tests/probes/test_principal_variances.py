@@ -43,6 +43,11 @@ def data(n: int = 2000, seed: int = 0) -> Tensor:
     return torch.from_numpy(rng.normal(size=(n, len(LAMBDA))) * np.sqrt(LAMBDA))
 
 
+def surely(held: np.ndarray, excess: list[float] | None = None) -> int:
+    tails = np.zeros(len(held)) if excess is None else np.array(excess)
+    return _surely(held, tails, 10_000, 1.0, 0.05)
+
+
 def cause(audit: ck.Audit) -> ck.Finding:
     (found,) = [f for f in audit.findings if f.code == "CK406"]
     return found
@@ -117,15 +122,42 @@ def test_two_directions_that_share_a_variance_count_once() -> None:
     turned = np.array([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
     held = turned @ np.diag([8.0, 0.5]) @ turned.T
     assert (np.diagonal(held) > 4.0).all()
-    assert _surely(held, 10_000, 1.0, 0.05) == 1
-    assert _surely(np.diag([8.0, 2.0, 0.5, 3.0]), 10_000, 1.0, 0.05) == 2
-    assert _surely(np.diag([8.0, 2.0]), 10_000, 1.0, 0.05) == 2
+    assert surely(held) == 1
+    assert surely(np.diag([8.0, 2.0, 0.5, 3.0])) == 2
+    assert surely(np.diag([8.0, 2.0])) == 2
+    # 10,000 rows of an excess of 20,000 are worth one normal row: a bar of 3.8 from there on
+    assert surely(np.diag([8.0, 5.0, 2.0, 2.0]), [0.0, 2e4, 0.0, 0.0]) == 2
+    assert surely(np.diag([8.0, 3.0, 2.0, 2.0]), [0.0, 2e4, 0.0, 0.0]) == 1
+    assert surely(np.diag([8.0, 2.0, 5.0, 8.0]), [0.0, 0.0, 2e4, 0.0]) == 2
+
+
+@pytest.mark.parametrize("kind", ["outliers", "rare", "student"])
+def test_heavy_tails_are_not_counted_at_the_level_of_the_bar(kind: str) -> None:
+    """All variances at the bar; a chi-square's level was exceeded five times over (rare: 0.27)."""
+    false = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        if kind == "outliers":  # a twentieth of the rows is five times as wide
+            x = rng.normal(size=(200, 20)) * np.where(rng.random((200, 1)) < 0.05, 5, 1)
+            variance = 2.2
+        elif kind == "rare":  # pixels that are on in 2 % of the images
+            x, variance = (rng.random((200, 20)) < 0.02).astype(float), 0.02 * 0.98
+        else:
+            x, variance = rng.standard_t(3, size=(200, 20)), 3.0
+        false += ck.probes.linear_dimensions(x, math.sqrt(variance)) > 0
+    assert false <= 24  # of 200: asked for are 10; once 43 to 60
+
+
+def test_lighter_tails_leave_the_power() -> None:
+    strong = np.sqrt(np.array([2.0] * 6 + [0.3] * 14))
+    x = np.random.default_rng(0).standard_t(8, size=(1000, 20)) / math.sqrt(8 / 6) * strong
+    assert ck.probes.linear_dimensions(x, 1.0) == 6
 
 
 def test_held_out_variances_do_not_read_high() -> None:
     held, inside = [], []
     for seed in range(200):
-        first, outside = spectrum(data(200, seed))
+        first, outside, _ = spectrum(data(200, seed))
         held.append(outside[0, 0])
         inside.append(first[0])
     error = np.std(held) / math.sqrt(200)
@@ -176,7 +208,7 @@ def test_the_upper_end_covers_what_a_few_rows_hide() -> None:
     rng = np.random.default_rng(0)
     for n in (40, 200, 1000):
         x = torch.from_numpy(rng.normal(size=(n, 8)) * np.sqrt(1.01))
-        inside, _ = spectrum(x)
+        inside, *_ = spectrum(x)
         assert (inside > 1.0).sum() < 8
         assert _at_most(inside, n, 1.0, 0.05) == 8
     # and it is not everything: half of these lie far below
