@@ -30,26 +30,27 @@ def mean_number(
     Means of skewed values (the KL of a few samples in use among idle ones) are skewed themselves
     at some hundreds of samples, and a symmetric interval misses on one side. Hall's transformation
     takes the skewness out of Student's ratio (Hall 1992, "On the removal of skewness by
-    transformation"); without skewness it is the normal interval. `least` and `most` bound the
+    transformation"); without skewness it is Student's interval. `least` and `most` bound the
     quantity, and so the interval.
     """
     value, error = float(moments.average[column]), float(moments.standard_error[column])
     n = int(moments.n[column])
     lean = float(moments.skewness[column]) / math.sqrt(independent(max(n, 1)))
-    low, high = (value - error * _unskewed(end, lean) for end in (Z95, -Z95))
-    told = "95 % interval, normal with its skewness taken out" + (f"; {note}" if note else "")
+    end = float(student.ppf(0.975, max(independent(n) - 1, 1)))
+    low, high = (value - error * _unskewed(side * end, lean) for side in (1, -1))
+    told = "95 % interval, Student's with its skewness taken out" + (f"; {note}" if note else "")
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
 
 
-def _unskewed(normal: float, lean: float) -> float:
-    """Student's ratio at which Hall's transformation takes the value `normal`.
+def _unskewed(ratio: float, lean: float) -> float:
+    """Student's ratio at which Hall's transformation takes the value `ratio`.
 
     `lean` is the skewness over sqrt(n); the transformation is T + lean (T^2 / 3 + 1 / 6) + lean^2
     T^3 / 27, which rises everywhere.
     """
     if abs(lean) < 1e-6:  # the formula divides by it
-        return normal
-    return float(np.cbrt(1 + lean * (normal - lean / 6)) - 1) * 3 / lean
+        return ratio
+    return float(np.cbrt(1 + lean * (ratio - lean / 6)) - 1) * 3 / lean
 
 
 def within(low: float, value: float, high: float, least: float, most: float) -> tuple[float, float]:

@@ -191,3 +191,11 @@ def test_jackknives_and_bootstraps_of_copies_are_widened() -> None:
 def test_fewer_rows_than_one_cannot_be_alike() -> None:
     with rows_alike(0.5):
         assert independent(10) == 10
+
+
+@pytest.mark.parametrize("n", [2, 5, 10])
+def test_means_of_few_values_have_students_interval(n: int) -> None:
+    rng = np.random.default_rng(n)
+    numbers = [mean_number("m", Skewed.of(rng.normal(size=n)), "1") for _ in range(1000)]
+    missed = sum(not number.low <= 0 <= number.high for number in numbers)
+    assert missed <= 75  # 50 expected, standard error 7; the normal interval missed 77 to 300

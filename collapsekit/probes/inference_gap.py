@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from collapsekit.errors import InputError
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import Z95, share_number, within
+from collapsekit.intervals import mean_number, share_number
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.pareto import LEAST_DRAWS, UNRELIABLE, pareto_k
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Moments, Rows, to_numpy
+from collapsekit.streaming import Array, Constant, Rows, Skewed, to_numpy
 
 GAP = Code(
     id="CK407",
@@ -47,7 +47,8 @@ WEIGHTS = Code(
     formula="pareto_k[i] > 0.7, the shape of a generalised Pareto fit to the largest weights "
     "(drawn towards 1/2 where there are few draws); told when more than a quarter of the samples "
     "do, and the intervals then have no upper end. With 64 draws the tail is 13 weights: at k = "
-    "1/2, where all is still well, a fifth of the samples exceed 0.7 by chance.",
+    "1/2, where all is still well, a fifth of the samples exceed 0.7 by chance. The intervals have "
+    "no upper end either where the interval of that share reaches a quarter.",
     remedy="Read log_likelihood_bound and inference_gap as lower ends, or raise the probe's draws.",
     source="Vehtari et al. 2024, arXiv 1507.02646; Zhang & Stephens 2009",
 )
@@ -94,7 +95,7 @@ class InferenceGap:
                 inference_gap=gap,
                 pareto_k=pareto_k(log_weights),
             ),
-            "moments": Moments.of(torch.stack([bound, gap, bound + bias, gap + bias], dim=1)),
+            "moments": Skewed.of(torch.stack([bound, gap, bound + bias, gap + bias], dim=1)),
             "draws": Constant(self.draws),
         }
 
@@ -109,7 +110,8 @@ class InferenceGap:
             len(frame),
             f"Pareto k above {self.unreliable:g} of {draws} weights a sample",
         )
-        open_above = share.value > self.most
+        # Too few samples to say that the weights of most have settled: no upper end either.
+        open_above = share.high > self.most
         elbo = moments.average[0] - moments.average[1]
         bound = _number(
             "log_likelihood_bound",
@@ -130,7 +132,7 @@ class InferenceGap:
                 evidence=[Evidence(gap), Evidence(bound)],
             )
         ]
-        if open_above:
+        if share.value > self.most:
             findings.append(
                 WEIGHTS.finding(
                     Severity.INCONCLUSIVE,
@@ -167,17 +169,15 @@ def _bound(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return bound, gap, bias.clamp(min=0.0)
 
 
-def _number(name: str, moments: Moments, column: int, note: str, open_above: bool) -> Number:
+def _number(name: str, moments: Skewed, column: int, note: str, open_above: bool) -> Number:
     """A mean whose upper end is moved by its bias; without one where the weights are wild."""
-    value, corrected = (float(moments.average[c]) for c in (column, column + 2))
-    low = value - Z95 * float(moments.standard_error[column])
-    high = corrected + Z95 * float(moments.standard_error[column + 2])
-    ends = "95 % interval, normal, upper end moved by the jackknife's bias"
+    least = 0.0 if name == "inference_gap" else -math.inf
+    found = mean_number(name, moments, "nats", column=column, least=least)
+    corrected = mean_number(name, moments, "nats", column=column + 2)
+    high, ends = corrected.high, f"{found.note}, upper end moved by the jackknife's bias"
     if open_above:
         high, ends = math.nan, "95 % lower end; no upper one, the weights have not settled"
-    least = 0.0 if name == "inference_gap" else -math.inf
-    ends_at = within(low, value, high, least, math.inf)
-    return Number(name, value, *ends_at, "nats", int(moments.n[column]), f"{ends}; {note}")
+    return replace(found, high=high, note=f"{ends}; {note}")
 
 
 def inference_gap(log_weights: Any) -> pd.DataFrame:

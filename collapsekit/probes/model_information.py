@@ -95,7 +95,7 @@ class ModelInformation:
         reverse = divergence(obs.prior, obs.posterior, obs.noise("reverse")).total.to(value.device)
         return {
             "rows": Rows(obs.index, model_information=value, model_information_saturated=saturated),
-            "moments": Moments.of(torch.cat([value[:, None], left], dim=1)),
+            "moments": Skewed.of(torch.cat([value[:, None], left], dim=1)),
             "saturated": Moments.of(torch.cat([saturated_left, own_spread[:, None]], dim=1)),
             "reverse": Skewed.of(reverse),
             "draws": Constant((scores.shape[1], shared, dropped)),
@@ -178,21 +178,23 @@ class ModelInformation:
         return Result((number, encoder, share), samples=frame, findings=tuple(findings))
 
 
-def _number(moments: Moments, draws: int, shared: bool, saturated: bool) -> Number:
+def _number(moments: Skewed, draws: int, shared: bool, saturated: bool) -> Number:
     """The mean over samples with the errors of both samplings, of samples and of draws."""
     value, left = float(moments.average[0]), moments.mean[1:]
-    half = Z95 * float(moments.standard_error[0])
+    over_samples = mean_number("", moments, "nats")
+    below, above = value - over_samples.low, over_samples.high - value
     if shared:  # draws of a row's own are in the spread between rows already
-        half = math.hypot(half, _student(left) * math.sqrt(_spread(left)))
+        over_draws = _student(left) * math.sqrt(_spread(left))
+        below, above = math.hypot(below, over_draws), math.hypot(above, over_draws)
     bias = min((len(left) - 1) * float(left.mean() - value), 0.0)
     kind = "shared prior draws" if shared else "prior draws a sample"
     ends = "95 % interval, over samples and draws, upper end moved by the jackknife's bias"
-    high = value - bias + half
+    high = value - bias + above
     if saturated:
         high, ends = math.nan, "95 % lower end; no upper one, the draws miss sharp posteriors"
     told = f"{ends}; {draws:,} {kind}; in expectation a lower bound"
     n = int(moments.n[0])
-    ends_at = within(value - half, value, high, 0.0, math.inf)
+    ends_at = within(value - below, value, high, 0.0, math.inf)
     return Number("model_information", value, *ends_at, "nats", n, told)
 
 
