@@ -40,6 +40,7 @@ from collapsekit.samples import Inputs
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
 TILE = 512
+_SQUARED = 1e100  # beyond, a sum of squares may be no number
 _DIMENSIONS = 4  # whose marginals are one piece of work
 
 
@@ -421,6 +422,16 @@ class Population:
             width = self.posterior.scale.square().mean(dim=0).sqrt()
             points = self.posterior.mean / width
         array = to_numpy(points)
+        largest = float(np.abs(array).max(initial=0.0))
+        if not math.isfinite(largest):
+            raise Unavailable(
+                f"the {space} are too far apart to be compared",
+                got="distances that are no numbers in double precision",
+                expected="finite ones",
+                remedy="look at the scale of the codes, and at values of the data that are missing",
+            )
+        if largest > _SQUARED:  # who is nearest does not depend on the scale
+            array = array / largest
         m = min(count + 1, self.size)
         found = NearestNeighbors(n_neighbors=m).fit(array).kneighbors(array, return_distance=False)
         # The row itself is usually first, but a tie may put a duplicate there.

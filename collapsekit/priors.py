@@ -136,7 +136,9 @@ def _declared_family(declared: Any, posterior: Family, code_shape: tuple[int, ..
             shape = tuple((*declared.batch_shape, *declared.event_shape))
             if math.prod(shape) == 1 and not declared.event_shape:  # one law for every dimension
                 declared, shape = declared.expand(code_shape), code_shape
-        return Density(declared, posterior.centre.new_zeros(1, math.prod(shape)), shape)
+        # Not the posterior's own centre: some distributions know none.
+        where = torch.zeros(1, math.prod(shape), dtype=torch.float64, device=posterior.device)
+        return Density(declared, where, shape)
     return _gaussian_prior(declared, posterior.dims)
 
 

@@ -65,7 +65,7 @@ class EncoderRank:
         values, directions = _along_neighbours(crowd, torch.as_tensor(obs.rows), near, self.tangent)
         return {
             "rows": Rows(obs.index, values=to_numpy(values), tangent=to_numpy(directions)),
-            "dims": Constant(obs.posterior.dims),
+            "widths": Constant((obs.posterior.dims, crowd.targets.shape[1])),
         }
 
     def conclude(self, state: States) -> Result:
@@ -81,8 +81,8 @@ class EncoderRank:
         encoder, data = (
             quantile_number(name, found[known], 0.5, "dimensions", note, most=end)
             for name, found, end in (
-                ("encoder_rank", rank, min(most, state["dims"].value)),
-                ("tangent_rank", tangent, most),
+                ("encoder_rank", rank, min(most, *state["widths"].value)),
+                ("tangent_rank", tangent, min(most, state["widths"].value[1])),
             )
         )
         low: Array = known & (rank <= self.drop * encoder.value)

@@ -16,6 +16,8 @@ from collapsekit.probe import States
 from collapsekit.results import Result
 from collapsekit.streaming import Array, Rows
 
+_LARGEST = 1e100  # whose squares, and sums of them, are numbers
+
 
 @dataclass(frozen=True)
 class LatentView:
@@ -43,13 +45,19 @@ class LatentView:
         """Coordinates with a fixed sign, and the share of variance that the plane shows."""
         rows: Rows = state["rows"]
         mean = rows.column("mean")
-        x, y, share = _plane(mean - mean.mean(axis=0))
+        # Rows whose squares are numbers: no plane holds the others.
+        known = (np.abs(mean) < _LARGEST).all(axis=1)
+        mean = mean[known]
+        x = y = np.zeros(0)
+        share = 0.0
+        if len(mean):
+            x, y, share = _plane(mean - mean.mean(axis=0))
         table = pd.DataFrame(
             {
-                "sample": rows.index,
+                "sample": rows.index[known],
                 "x": x,
                 "y": y,
-                "kl_total": rows.column("kl_total"),
+                "kl_total": rows.column("kl_total")[known],
                 "share": np.full(len(x), share),
             }
         )

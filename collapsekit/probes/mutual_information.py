@@ -156,7 +156,9 @@ class MutualInformation:
         )
 
     def _judge(self, number: Number, about: str) -> Finding:
-        between = f"between {number.low:.2f} and {number.high:.2f} nats"
+        between = f"{number.low:.2f} nats or more"
+        if math.isfinite(number.high):
+            between = f"between {number.low:.2f} and {number.high:.2f} nats"
         evidence = [Evidence(number, self.least, ">=")]
         if number.high < self.least:
             return INFORMATION.finding(

@@ -57,6 +57,7 @@ class PrincipalVariances:
             points = head.targets.to(torch.float64)
             if head.originals is not None:  # no half may hold copies of the other's rows
                 points = points[np.unique(head.originals)]
+            points = points[torch.isfinite(points).all(dim=1)]
             inside, held, excess = spectrum(points)
             outside, rows = np.diagonal(held), len(points)
             surely = _surely(held, excess, rows - rows // 2, bar, self.level)

@@ -669,7 +669,10 @@ def model_of(case: Case) -> Any:
         case "trained module":
             return Net(model).train()
         case "chunk module":
-            return (model.encode, model.decode) if model.decode else (model.encode,)
+            # Functions are handed in alone: no condition comes with them.
+            return (
+                (model.encode, lambda z: Model.decode(model, z)) if model.decode else model.encode
+            )
         case "groups":
             return Groups(model)
     return model
