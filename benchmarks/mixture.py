@@ -4,9 +4,11 @@ One process, one thread, CPU time, minimum of interleaved repeats: only the rati
 "x mm" is time over that of the 4 D flops a pair takes as a product, at the best rate that torch.mm
 reached in this process. "Floor" is the time of those flops at the rate of multiply-adds that never
 leave the registers (where there is a compiler), and for torch that of its four passes over a block
-by themselves: exponentials included, nothing else. Cases: all dimensions active; every fourth
-active, the others collapsed; all collapsed, where the compiled loop can leave no pair early; scales
-a thousand times smaller.
+by themselves: exponentials included, nothing else. What the compiled loop does in 16-bit integers
+(printed beside the level) or leaves out can take it below.
+
+Cases: all dimensions active; every fourth active, the others collapsed; all collapsed, where the
+compiled loop can leave no pair early; scales a thousand times smaller.
 
     python benchmarks/mixture.py [--quick]
 """

@@ -3,7 +3,8 @@
 Everything pairwise in an audit (information, its two bounds, re-identification, total correlation)
 reads this one sum. It is streamed, never stored, by one of two paths: in torch on any device
 (`blocks`: a matrix product and three passes over each cache-sized block), or, for many columns on a
-CPU with a compiler, by a fused loop (`native`) that also leaves pairs which cannot matter.
+CPU with a compiler, by a fused loop (`native`) that also leaves pairs which cannot matter and takes
+collapsed dimensions in 16-bit integers (`screen`, `fixed`).
 
 Three decisions carry the accuracy (measured cases: ``tests/kernels/test_mixture.py``):
 
