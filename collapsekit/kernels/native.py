@@ -33,6 +33,8 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
+from collapsekit.kernels.precision import LOG2E
+from collapsekit.kernels.screen import FEWEST, choose_screen
 
 if TYPE_CHECKING:
     from collapsekit.kernels.columns import Group
@@ -235,6 +237,8 @@ def _load() -> ctypes.CDLL:
         function.argtypes += [pointer] * 2 + [whole, number, number] + [pointer] * 2
         function.restype = None
     _check(found)
+    if found.collapsekit_fast_integers():
+        _check_screen(found)
     return found
 
 
@@ -352,4 +356,40 @@ def _check(found: ctypes.CDLL) -> None:
         )
         expected = torch.logsumexp(-energy[:, 1 : count - 1] * math.log(2.0), 1) / math.log(2.0)
         if not bool(((exponent + total.log2() - expected).abs() < tolerance).all()):
-            raise _Absent("the compiled loop gives other results on this processor")
+            raise _Absent(_OTHER)
+
+
+def _check_screen(found: ctypes.CDLL) -> None:
+    """Twins in a crowd of columns far apart: a screen that left a near one out would show."""
+    dims, count, rows = FEWEST, 256, 128
+    width = panel_width(torch.float32)
+    grid = torch.linspace(-1.0, 1.0, count * dims, dtype=torch.float64).view(count, dims)
+    mean, scale = torch.sin(4_000 * grid), 0.02 + 0.01 * torch.cos(50 * grid)
+    mean[1::2] = mean[0::2] + scale[0::2]
+    z = (mean[:rows] + 0.5 * scale[:rows] * torch.cos(300 * grid[:rows])).float()
+    rate = math.sqrt(0.5 * LOG2E) / scale
+    energy = ((z[:, None].double() - mean) * rate).square().sum(-1)
+    own = torch.arange(rows)
+    energy[own, own] = math.inf
+    screen = choose_screen(mean, scale, torch.zeros_like(mean[:, 0]), 32, width)
+    assert screen is not None  # these columns are the same everywhere
+    panels = torch.zeros((count, 2 * dims + 1))
+    panels[:, 1::2], panels[:, 2::2] = rate, mean * rate
+    panels = panels.view(-1, width, 2 * dims + 1).transpose(1, 2).contiguous()
+    steps = screen.features(z.double())
+    exponent = torch.empty(rows, dtype=torch.float64)
+    total = torch.empty_like(exponent)
+    found.collapsekit_sums_float32(
+        *(x.data_ptr() for x in (panels, z, own)),
+        *(rows, dims, 0, count, 0.0, 32),
+        *(0, 0, 0, 0.0),
+        *(screen.weights.data_ptr(), steps.data_ptr()),
+        *(screen.pairs, screen.unit, screen.slack),
+        *(x.data_ptr() for x in (exponent, total)),
+    )
+    expected = torch.logsumexp(-energy * math.log(2.0), 1) / math.log(2.0)
+    if not bool(((exponent + total.log2() - expected).abs() < 1e-3).all()):
+        raise _Absent(_OTHER)
+
+
+_OTHER = "the compiled loop gives other results on this processor"

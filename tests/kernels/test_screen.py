@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -104,3 +105,20 @@ def test_it_is_taken_where_most_pairs_are_far_apart() -> None:
     assert not taken(mean, torch.ones_like(scale))
     assert not taken(0.01 * mean, torch.ones_like(scale))
     assert not taken(mean[:, : FEWEST - 1], scale[:, : FEWEST - 1])
+
+
+@pytest.mark.usefixtures("_integers")
+def test_a_screen_that_leaves_near_columns_out_is_noticed_when_the_library_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def greedy(*given: Any) -> Any:
+        screen = choose_screen(*given)
+        assert screen is not None
+        return dataclasses.replace(screen, slack=0.0, unit=8 * screen.unit)
+
+    found = native.library()
+    assert not isinstance(found, str)
+    native._check_screen(found)
+    monkeypatch.setattr(native, "choose_screen", greedy)
+    with pytest.raises(native._Absent, match="other results"):
+        native._check_screen(found)
