@@ -21,6 +21,7 @@ from benchmarks.zoo_parts.sets import APART, SETS, Animal, animals
 from benchmarks.zoo_parts.states import STATES
 from benchmarks.zoo_parts.training import cached, ink, kl_parts, output_width, train
 from benchmarks.zoo_parts.tuning import BASES
+from collapsekit.errors import InputError
 
 RECORDS = Path(__file__).resolve().parents[1] / "reports" / "zoo"
 SHORT = replace(BASES[0], epochs=2, seed=5)
@@ -252,7 +253,7 @@ def test_outcomes(state: str, verdict: str, codes: dict[str, str], outcome: str)
             name, codes = verdict, ()
 
         def number(self, name: str) -> ck.Number:
-            raise KeyError(name)
+            raise InputError(f"no headline called {name!r}")
 
     told = judging.told(Animal("x", STATES[state], SHORT), Audit())
     assert told["outcome"] == outcome
