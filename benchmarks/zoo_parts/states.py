@@ -77,8 +77,8 @@ def _off_prior(facts: Facts) -> bool:
 
 
 def _exact(facts: Facts) -> bool:
-    """Widths below a thousandth of the codes' variance, and codes a nat from the prior."""
-    return bool((1 - facts.trace < 1e-3).all() and facts.apart.sum() > 1)
+    """Widths below a thousandth of the codes' variance."""
+    return bool((1 - facts.trace < 1e-3).all())
 
 
 def _constant(facts: Facts) -> bool:

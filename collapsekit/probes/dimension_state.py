@@ -36,9 +36,10 @@ LOCAL_DIMENSIONS = Code(
     meaning="A mixed dimension is locally collapsed when the posterior keeps the prior's width "
     "on part of the data and is narrow on another part. A mixed dimension of one common width is "
     "merely weak.",
-    formula="mixed, and the shares of samples with sigma^2 > 0.9 and with sigma^2 < 0.5 of the "
-    "prior's are both at least delta; a verdict where both lower Wilson limits are, inconclusive "
-    "where both upper ones are and it may be mixed.",
+    formula="mixed, and the shares of samples whose sigma^2 is above the least that a KL of "
+    "epsilon leaves (v - 1 - ln v = 2 epsilon, 0.82 of the prior's) and below 0.5 are both at "
+    "least delta; a verdict where both lower Wilson limits are, inconclusive where both upper ones "
+    "are and it may be mixed.",
     remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
     source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
 )
@@ -50,8 +51,7 @@ class DimensionState:
 
     epsilon: float = 0.01  # nats
     delta: float = 0.05  # share of samples
-    wide: float = 0.9  # prior variances
-    narrow: float = 0.5
+    narrow: float = 0.5  # prior variances
 
     name: ClassVar[str] = "dimension_state"
     source: ClassVar[Source] = "data"
@@ -63,7 +63,7 @@ class DimensionState:
 
     @property
     def _bars(self) -> Bars:
-        return Bars(self.epsilon, self.delta, self.wide, self.narrow)
+        return Bars(self.epsilon, self.delta, self.narrow)
 
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""
