@@ -30,6 +30,9 @@ class Adapter(Protocol):
         The condition of a conditional model, one row a sample.
     target(x) -> array [B, ...]
         The part of `x` that decode reconstructs, where `x` is not one array.
+    identity(x) -> array [B, ...]
+        What makes a sample the same as another, where that is not all of `x`; raises `Unavailable`
+        where nothing tells.
     as_input(reconstruction) -> x
         Turns a reconstruction (the decoder's mean in data space) into something that `encode`
         takes; ``as_input(reconstruction, context)`` where `context` exists.

@@ -38,6 +38,31 @@ def originals(
     return None if few or distinct == len(first) else first
 
 
+COMMON = 0.02
+"""Share of the rows above which an input that stands out is a value of the data."""
+
+STANDS_OUT = 5.0
+"""Times the rows that inputs have on average."""
+
+
+def of_the_law(first: Array) -> Array:
+    """Rows whose input the data have by their law, a blank image say, and not by copying: bool [k].
+
+    Copying multiplies many inputs, or each of them a few times. One input that comes far more often
+    than the others, and makes up a share of the data, is a value with a probability of its own;
+    rows drawn from it are as independent as any others.
+
+    Parameters
+    ----------
+    first : ndarray, int64 [k]
+        As `originals` gives it.
+    """
+    count = np.bincount(first)[first]
+    usual = len(first) / len(np.unique(first))
+    found: Array = (count > STANDS_OUT * usual) & (count > COMMON * len(first))
+    return found
+
+
 def _alike(posterior: Family) -> Array:
     """Rows that have another with nearly the same parameters, ascending."""
     flat = [tensor.reshape(posterior.rows, -1) for tensor in posterior.tensors()]

@@ -472,7 +472,8 @@ def _troubles(task: Task) -> list[Finding]:
     if task.door.one_prior:
         found += troubles.other_space(other_space(posterior, task.door.prior_for(posterior)))
     size, distinct = task.population.size, task.population.distinct.size
-    found += troubles.copies(size, distinct, task.population.effective)
+    common = int(task.population.common.sum())
+    found += troubles.copies(size, distinct, task.population.effective, common)
     gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")
     measured = count - lost.total - gone
     rows = {

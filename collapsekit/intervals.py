@@ -132,6 +132,16 @@ def wilson(count: float, n: float) -> tuple[float, float]:
     )
 
 
+def show_all(n: float, share: float = 0.95) -> bool:
+    """Whether n samples that are all alike show that at least `share` of all samples are: Wilson.
+
+    73 are needed for 0.95. An interval of their mean is no help: where all read the same it has no
+    width, whatever n.
+    """
+    rows = independent(n)
+    return wilson(rows, rows)[0] >= share
+
+
 def count_limits(chance: Array) -> tuple[int, int]:
     """2.5 % and 97.5 % quantiles of how many of some things are so, each with its own chance.
 

@@ -18,7 +18,8 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from collapsekit.copies import originals
+from collapsekit.adapter import offers
+from collapsekit.copies import of_the_law, originals
 from collapsekit.door import Door
 from collapsekit.errors import Unavailable
 from collapsekit.independent import rows_alike
@@ -36,6 +37,7 @@ from collapsekit.posteriors import (
     whitened,
 )
 from collapsekit.products import Key, Place, on_device, product
+from collapsekit.readers import as_tensor
 from collapsekit.samples import Inputs
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
@@ -148,12 +150,33 @@ class Population:
 
     @property
     @product
-    def originals(self) -> Array | None:
-        """For each row the first whose input is the same: int64 [k]; None without copies."""
-        try:
-            return None if self._read is None else originals(self.posterior, self._read)
-        except Exception:  # inputs that cannot be read again: what needs them tells so
+    def repeats(self) -> Array | None:
+        """For each row the first whose input is the same: int64 [k]; None where none repeats."""
+        read, adapter = self._read, self.door.adapter
+        if read is None:
             return None
+        try:
+            if offers(adapter, "identity"):
+                return originals(self.posterior, lambda r: as_tensor(adapter.identity(read(r))))
+            return originals(self.posterior, read)
+        except Exception:  # no identity, or inputs that cannot be read again: what needs them tells
+            return None
+
+    @cached_property
+    def common(self) -> Array:
+        """Rows of an input that repeats by the data's law: bool [k], see `copies.of_the_law`."""
+        if self.repeats is None:
+            return np.zeros(self.size, dtype=bool)
+        return of_the_law(self.repeats)
+
+    @cached_property
+    def originals(self) -> Array | None:
+        """For each row the one that it is a copy of, or itself: int64 [k]; None without copies."""
+        if self.repeats is None:
+            return None
+        rows = np.arange(self.size)
+        first = np.where(self.common, rows, self.repeats)
+        return None if (first == rows).all() else first
 
     @cached_property
     def distinct(self) -> Population:

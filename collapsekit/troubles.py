@@ -161,7 +161,9 @@ COPIES = Code(
     "have, and every interval over samples is that of fewer of them. It supposes that how often a "
     "sample is there has nothing to do with what is measured: where one rare kind alone was "
     "multiplied, intervals of what is peculiar to it are still too narrow. Data of few values, "
-    "each more than 30 times on average, are not told: there repetition is the law of the data.",
+    "each more than 30 times on average, are not told: there repetition is the law of the data. So "
+    "it is for one input, a blank image say, that makes up more than 2 % of the samples and comes "
+    "more than 5 times as often as inputs do on average: it is told, and is no copy.",
     formula="inputs equal bit for bit (and posteriors to 1e-5 of their spread), m_c of each "
     "distinct one, in the population of n samples; n_eff = n^2 / sum m_c^2. A measure of r samples "
     "has standard errors, jackknives, Wilson's limits and order statistics of r / a independent "
@@ -335,17 +337,28 @@ def converted(notes: Iterable[str]) -> list[Finding]:
     return [CONVERTED.finding(Severity.OK, f"{note}.", advice=CONVERTED.remedy) for note in notes]
 
 
-def copies(count: int, distinct: int, effective: float) -> list[Finding]:
-    """Samples that are there more than once."""
+def copies(count: int, distinct: int, effective: float, common: int = 0) -> list[Finding]:
+    """Samples that are there more than once; `common` of them by the law of the data."""
+    told = []
+    if common:
+        told.append(
+            COPIES.finding(
+                Severity.OK,
+                f"{common:,} of {count:,} samples have an input that stands out by its number: "
+                "they are taken for a value that the data have, not for copies. Should they be "
+                "copies, intervals are too short.",
+            )
+        )
     if distinct == count:
-        return []
+        return told
     return [
+        *told,
         COPIES.finding(
             Severity.WARN,
             f"{count - distinct:,} of {count:,} samples are copies of another: they count as "
             f"{effective:,.0f} independent ones, and intervals over all of them are "
             f"{(count / effective) ** 0.5:.2f} times as long for it.",
-        )
+        ),
     ]
 
 

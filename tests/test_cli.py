@@ -772,7 +772,10 @@ USAGE = [
     (["audit", "posteriors:healthy.npz", "--data", "x.npy"], "brings its own data"),
     (["audit", "posteriors:healthy.npz", "--labels", "labels.npy"], "brings its own data"),
     (["audit", "tiny_model:VAE", "--data", "x.npy", "--likelihood", "gaussian"], "gaussian:SCALE"),
-    (["audit", "tiny_model:VAE", "--data", "x.npy", "--likelihood", "gaussian:-1"], "above 0"),
+    (
+        ["audit", "tiny_model:VAE", "--data", "x.npy", "--likelihood", "gaussian:-1"],
+        "positive scale",
+    ),
     (["audit", "tiny_model:VAE", "--data", "x.npy", "--likelihood", "poisson"], "bernoulli_logits"),
     (["audit", "tiny_model:VAE", "--data", "x.npy", "--likelihood", "bernoulli"], "[0, 1]"),
     (["audit", "tiny_model:VAE", "--data", "x.npy", "--parameterisation", "std"], "log_scale"),

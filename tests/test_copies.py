@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,26 @@ def test_copies_do_not_narrow_the_information() -> None:
 
 
 def test_unequal_copies_count_as_kish_has_it() -> None:
-    x = torch.cat([samples(), samples()[:1].repeat(50, 1)])
+    x = torch.cat([samples(), samples()[:50].repeat(3, 1)])
     told = next(f for f in audited(x).findings if f.code == "CK014").message
-    effective = 250**2 / (199 + 51**2)
+    effective = 350**2 / (150 + 50 * 4**2)
     assert f"{effective:.0f} independent ones" in told
+
+
+def test_an_input_that_stands_out_is_a_value_of_the_data() -> None:
+    """A sixth of the samples are blank: drawn from a law with an atom, and as many as they are."""
+    x = torch.cat([samples(), torch.zeros(40, DIMS, dtype=torch.float64)])
+    audit = audited(x)
+    (told,) = [f for f in audit.findings if f.code == "CK014"]
+    assert told.severity is ck.Severity.OK
+    assert "40 of 240 samples" in told.message
+    assert audit.provenance["rows_alike"] == 1.0
+    # beside copies, these are counted without it
+    audit = audited(torch.cat([samples(), x]))
+    copied, common = [f for f in audit.findings if f.code == "CK014"]
+    assert "40 of 440 samples" in common.message
+    assert "200 of 440 samples are copies" in copied.message
+    assert f"{440**2 / (200 * 2**2 + 40):.0f} independent ones" in copied.message
 
 
 @pytest.mark.parametrize("collapsed", [True, False])
@@ -158,3 +175,14 @@ def test_groups_of_copied_samples_have_wider_bounds_together() -> None:
     once, often = (ck.audit(model, np.tile(x, (times, 1)), probes=["kl"]) for times in (1, TIMES))
     lengths = [a.number("rate").high - a.number("rate").low for a in (once, often)]
     assert lengths[1] == pytest.approx(lengths[0], rel=0.15)  # its codes are drawn anew
+
+
+def test_equal_posteriors_of_a_file_are_no_copies(tmp_path: Path) -> None:
+    mean, scale = np.zeros((90, 3)), np.ones((90, 3))
+    mean[:45] = np.arange(45.0)[:, None] // 3
+    np.savez(tmp_path / "alone.npz", mean=mean, scale=scale)
+    told = ck.audit(f"posteriors:{tmp_path / 'alone.npz'}").findings
+    assert not [f for f in told if f.code == "CK014"]
+    np.savez(tmp_path / "given.npz", mean=mean, scale=scale, x=np.arange(90) // 2)
+    told = ck.audit(f"posteriors:{tmp_path / 'given.npz'}").findings
+    assert next(f.message for f in told if f.code == "CK014").startswith("45 of 90 samples are")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import mean_number
+from collapsekit.intervals import mean_number, show_all
 from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors.divergence import DRAWS
@@ -72,6 +72,9 @@ class KL:
         if rate.value < self.collapsed_rate and not rate.straddles(self.collapsed_rate):
             severity, verdict = Severity.FAIL, "total"
             message = f"the posterior equals the prior: the rate is {rate.digits()} nats a sample."
+            if not show_all(rate.n):
+                severity = Severity.INCONCLUSIVE
+                message = f"{message[:-1]}; {rate.n} samples leave room for others, unlike them."
         elif rate.straddles(self.collapsed_rate):
             severity, verdict = Severity.INCONCLUSIVE, "total"
             message = (

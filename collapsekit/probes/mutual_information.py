@@ -12,7 +12,7 @@ import torch
 from collapsekit.door import INPUT
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.independent import independent
-from collapsekit.intervals import Z95, mean_number
+from collapsekit.intervals import Z95, mean_number, show_all
 from collapsekit.kernels.mixture import spot_check
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
@@ -161,9 +161,13 @@ class MutualInformation:
             between = f"between {number.low:.2f} and {number.high:.2f} nats"
         evidence = [Evidence(number, self.least, ">=")]
         if number.high < self.least:
+            told = f"the code carries no information about {about}: at most {number.high:.3f} nats"
+            sure = show_all(number.n)
+            if not sure:
+                told += f"; {number.n} samples leave room for others, unlike them"
             return INFORMATION.finding(
-                Severity.FAIL,
-                f"the code carries no information about {about}: at most {number.high:.3f} nats.",
+                Severity.FAIL if sure else Severity.INCONCLUSIVE,
+                f"{told}.",
                 evidence=evidence,
                 verdict="total",
             )
