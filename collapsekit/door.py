@@ -436,6 +436,13 @@ class Door:
             mean = self.likelihood.mean(output)
         return mean
 
+    def smooth(self, output: Any) -> Tensor:
+        """What of a decoder output has derivatives: its mean, or the probabilities of classes."""
+        if isinstance(output, Tensor) and hasattr(self.likelihood, "smooth"):
+            found: Tensor = self.likelihood.smooth(output)
+            return found
+        return self.mean(output)
+
     def as_input(self, reconstruction: Tensor, context: Any = None) -> Inputs:
         """A reconstruction, in data space, as something that the encoder takes."""
         if not offers(self.adapter, "as_input"):

@@ -23,7 +23,8 @@ class Likelihood(Protocol):
 
     Optional: ``divergence(output, other) -> [B]``, KL(p(x | z) || p(x | z')) in nats, which says
     how much the decoder reads of a change in the code; and ``pairwise(outputs, x) -> [B, K]``, the
-    log-likelihood of every x under every one of K outputs.
+    log-likelihood of every x under every one of K outputs; and ``smooth(output) -> [B, ...]``, what
+    changes smoothly with the code where the mean does not.
     """
 
     def log_prob(self, output: Any, x: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Gaussian:
     def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
         _same_shape(outputs[:1], x[:1])
-        outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
+        outputs, x = (flat(a).to(torch.float64) for a in (outputs, x))
         # Centring keeps the three terms of |x - o|^2 from cancelling.
         centre = outputs.mean(dim=0)
         outputs, x = outputs - centre, x - centre
@@ -128,7 +129,7 @@ class Bernoulli:
     def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of each x [B, ...] under each of K outputs, by one matrix product."""
         _same_shape(outputs[:1], x[:1])
-        outputs, x = (a.flatten(1).to(torch.float64) for a in (outputs, x))
+        outputs, x = (flat(a).to(torch.float64) for a in (outputs, x))
         if self.logits:
             no, gap = torch.nn.functional.logsigmoid(-outputs), outputs
         else:
@@ -142,7 +143,7 @@ class Bernoulli:
         # everything infinite.
         p, q = (self.mean(out).to(torch.float64).clamp(1e-7, 1 - 1e-7) for out in (output, other))
         terms = p * (p.log() - q.log()) + (1 - p) * (torch.log1p(-p) - torch.log1p(-q))
-        return terms.flatten(1).sum(dim=1)
+        return flat(terms).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,9 @@ class Categorical:
     def pairwise(self, outputs: Tensor, x: Tensor) -> Tensor:
         """Log-likelihood of each x [B, ...] under each of K outputs, a matrix product a class."""
         _fits_classes(outputs[:1], x[:1])
-        log_p = torch.log_softmax(outputs.to(torch.float64), dim=1).flatten(2)  # [K, C, P]
-        x = x.flatten(1)
+        log_p = torch.log_softmax(outputs.to(torch.float64), dim=1)
+        log_p = log_p.reshape(*log_p.shape[:2], -1)  # [K, C, P]
+        x = flat(x)
         scores = torch.zeros(len(x), len(log_p), dtype=torch.float64, device=outputs.device)
         for label in range(log_p.shape[1]):
             here = (x == label).to(torch.float64)
@@ -172,6 +174,10 @@ class Categorical:
     def mean(self, output: Tensor) -> Tensor:
         """The most probable class: the only value of a category that can be an input again."""
         return output.argmax(dim=1)
+
+    def smooth(self, output: Tensor) -> Tensor:
+        """The probabilities."""
+        return torch.softmax(output, dim=1)
 
     def divergence(self, output: Tensor, other: Tensor) -> Tensor:
         """Sum over positions of sum_c p_c ln(p_c / p'_c)."""
@@ -190,6 +196,11 @@ class FromDistribution:
     def mean(self, output: torch.distributions.Distribution) -> Tensor:
         """The distribution's mean."""
         return output.mean
+
+
+def flat(values: Tensor) -> Tensor:
+    """[B, ...] as [B, P]; of samples that are one value each, P = 1."""
+    return values.flatten(1) if values.ndim > 1 else values[:, None]
 
 
 def squared_error(output: Tensor, x: Tensor) -> Tensor:
@@ -211,7 +222,7 @@ def _blockwise(score: Callable[[Tensor, Tensor], Tensor], output: Tensor, x: Ten
     main memory and take as long as a layer of a small model. Half precision ends at 65,504, bytes
     wrap round at 256: neither can hold a sum of squares.
     """
-    output, x = _widened(output.flatten(1)), _widened(x.flatten(1))
+    output, x = _widened(flat(output)), _widened(flat(x))
     rows = max(_BLOCK // max(x.shape[1], 1), 1)
     if x.device.type != "cpu" or len(x) <= rows:
         scores = score(output, x).to(torch.float64)

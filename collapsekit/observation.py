@@ -454,14 +454,21 @@ class Observation:
 
     @cached_property
     def z_recoded_rounded(self) -> Tensor:
-        """E(D(z) rounded to 256 levels of the data's range): float64 [B, D]."""
+        """E(D(z) rounded to 256 levels of the data's range): float64 [B, D].
+
+        Classes have no levels between them, and no noise: theirs is `z_recoded`.
+        """
+        if hasattr(self.door.likelihood, "smooth"):
+            return self.z_recoded
         image = _wide(self.reconstruction)
         low, width = self._range_as(image)
         step = torch.where(width > 0, width / 255, 1.0)
         return self._encode_disturbed(low + torch.round((image - low) / step) * step)
 
     def z_recoded_noisy(self, share: float) -> Tensor:
-        """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]."""
+        """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]; see above."""
+        if hasattr(self.door.likelihood, "smooth"):
+            return self.z_recoded
         image = _wide(self.reconstruction)
         normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)
         _, width = self._range_as(image)
@@ -475,8 +482,8 @@ class Observation:
     def _encode_disturbed(self, image: Tensor) -> Tensor:
         dtype = self.reconstruction.dtype
         if not dtype.is_floating_point and dtype != torch.bool:
-            ends = torch.iinfo(dtype)
-            image = image.round().clamp(ends.min, ends.max)
+            low, width = self._range_as(image)  # beyond it, there may be no such class
+            image = torch.minimum(torch.maximum(image.round(), low), low + width)
         return self._encode_mean(image.to(dtype))
 
     def _encode_mean(self, image: Tensor) -> Tensor:

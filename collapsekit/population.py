@@ -25,6 +25,7 @@ from collapsekit.errors import Unavailable
 from collapsekit.independent import rows_alike
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
+from collapsekit.likelihoods import flat
 from collapsekit.noise import Noise
 from collapsekit.posteriors import (
     Categorical,
@@ -432,7 +433,7 @@ class Population:
             rows = np.arange(start, min(start + 1024, self.size))
             target = self.door.target(self.inputs(rows))
             parts.append(target if target.is_floating_point() else target.float())
-        return torch.cat(parts).flatten(1)
+        return flat(torch.cat(parts))
 
     @product
     def nearest(self, space: Literal["codes", "inputs"], count: int) -> Array:

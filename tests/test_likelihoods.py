@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import collapsekit as ck
 from collapsekit.errors import InputError, ModelError
 from collapsekit.likelihoods import (
     Bernoulli,
@@ -139,3 +141,33 @@ def test_labels_that_are_no_classes_are_an_error(x: list[list[float]], told: str
             call(torch.zeros(1, 3, 2), labels)
     whole = torch.tensor([[0.0, 2.0]])  # whole numbers of a floating type are classes
     assert Categorical().log_prob(torch.zeros(1, 3, 2), whole) == pytest.approx(-2 * np.log(3))
+
+
+def test_samples_that_are_one_class_each() -> None:
+    """Integers [N], logits [N, C]: nothing breaks off; probabilities move where classes jump."""
+    weights = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    class OneClass:
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mean = torch.nn.functional.one_hot(x.long(), 5).double() @ weights
+            return mean, torch.full_like(mean, 0.3)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return 3 * z @ weights.T
+
+    x = torch.randint(0, 5, (300,), generator=torch.Generator().manual_seed(1))
+    audit = ck.audit(OneClass(), x, likelihood="categorical")
+    assert audit.skipped == {}
+    told = {f.code: f.message for f in audit.findings}
+    assert "CK003" not in told
+    assert "does not move" not in told["CK508"]
+    # a class has no neighbours that noise could make of it
+    robust, clean = (audit.number(f"{kind}round_trip_r2") for kind in ("robust_", ""))
+    assert robust.value == pytest.approx(clean.value, abs=0.05)
+    # Each class has one posterior mean, decoded as itself: ln of the softmax at the own logit.
+    z = weights[x]
+    expected = torch.log_softmax(3 * z @ weights.T, dim=1)[torch.arange(300), x]
+    score = Categorical().log_prob(3 * z @ weights.T, x)
+    torch.testing.assert_close(score, expected)
+    pairs = Categorical().pairwise(3 * z @ weights.T, x)
+    torch.testing.assert_close(pairs.diagonal(), expected)

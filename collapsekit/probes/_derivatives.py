@@ -13,6 +13,7 @@ from torch import Tensor
 
 from collapsekit.door import Door
 from collapsekit.errors import InputError
+from collapsekit.likelihoods import flat
 from collapsekit.observation import Observation, population_rows
 from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
@@ -54,13 +55,13 @@ class Slopes:
     trust: float = 0.1
 
     def output(self, z: Tensor) -> Tensor:
-        """Outputs in data space, flat: [B, P], with their derivatives where they have any."""
+        """Outputs in data space, or probabilities of classes, flat [B, P], with derivatives."""
         door = self.obs.door
         answer = door.decode_attached(z, self.obs.context)
         door.passes[f"{self.obs.source}: decode"] += len(z)
         if not isinstance(answer, Tensor | torch.distributions.Distribution):
             answer = as_tensor(answer)  # decoded before, and found in order, for the reconstruction
-        return door.mean(answer).flatten(1)
+        return flat(door.smooth(answer))
 
     @cached_property
     def exact(self) -> Derivative | None:
@@ -102,7 +103,7 @@ class Slopes:
 
     def rounding(self, direction: Tensor) -> Tensor:
         """How far the outputs' rounding can put `central` off, as a norm: [B]."""
-        value = self.obs.reconstruction.flatten(1)
+        value = flat(self.obs.reconstruction)
         kind = value.dtype if value.dtype.is_floating_point else torch.float32
         eps = max(torch.finfo(kind).eps, torch.finfo(torch.float32).eps)
         error: Tensor = eps * value.to(torch.float64).norm(dim=1)

@@ -11,6 +11,7 @@ import torch
 
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import share_number
+from collapsekit.likelihoods import flat
 from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
@@ -71,8 +72,8 @@ class DecoderFolds:
         back = obs.z_recoded.to(obs.z.device)
         known = torch.isfinite(back).all(dim=1)
         back = torch.where(known[:, None], back, obs.z)
-        start = obs.reconstruction.flatten(1).to(torch.float64)
-        end = obs.door.mean(obs.decode(back)).flatten(1).to(torch.float64)
+        start = flat(obs.door.smooth(obs.output)).to(torch.float64)
+        end = flat(obs.door.smooth(obs.decode(back))).to(torch.float64)
         width, way = code_width(obs, 1000, self.resolved), back - obs.z
         slopes = Slopes(obs, width, self.step)
         # Of a decoder that hardly moves, differences over a small step are rounding alone.

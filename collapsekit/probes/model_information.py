@@ -14,6 +14,7 @@ from torch import Tensor
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number, share_number, within
+from collapsekit.likelihoods import flat
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import divergence
@@ -106,7 +107,7 @@ class ModelInformation:
         most = max(2, min(self.draws, self.most_values // max(width, 1)))
         _, outputs = obs.population.prior_outputs(most, obs.seed)
         # One draw whose output is not finite would take every sample's value with it.
-        finite = torch.isfinite(outputs.flatten(1)).all(dim=1)
+        finite = torch.isfinite(flat(outputs)).all(dim=1)
         dropped = len(finite) - int(finite.sum())
         if dropped > len(finite) - 2:
             return obs.door.pairwise(outputs, obs.x), 0  # nothing to go on with: told as lost

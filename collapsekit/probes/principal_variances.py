@@ -14,7 +14,7 @@ from torch import Tensor
 
 from collapsekit.adapter import offers
 from collapsekit.findings import Code
-from collapsekit.likelihoods import Gaussian
+from collapsekit.likelihoods import Gaussian, flat
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
@@ -223,7 +223,7 @@ def linear_dimensions(x: Any, scale: float, *, beta: float | None = None) -> int
     int
         Principal variances that surely exceed beta scale^2.
     """
-    points = torch.as_tensor(np.asarray(x), dtype=torch.float64).flatten(1)
+    points = flat(torch.as_tensor(np.asarray(x), dtype=torch.float64))
     _, held, excess = spectrum(points)
     rows = len(points) - len(points) // 2
     return _surely(held, excess, rows, threshold(scale, beta), 0.05)
