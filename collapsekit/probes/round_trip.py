@@ -30,7 +30,7 @@ ROUND_TRIP = Code(
     "clipped at 0. Interval: delete-a-group jackknife, in which a dimension "
     "counts as 0 only where it lies more than 2 standard errors below; that of the robust value is "
     "for rounding and noise as these samples' range sets them, and leaves the range's own error "
-    "out.",
+    "out. Warned about where the robust headline is below 0.5 with its interval.",
     remedy="The latent reconstruction loss trains exactly this; check that the robust value "
     "rises with the clean one.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; Wang, Blei, Cunningham 2021, arXiv 2301.00537",
@@ -153,9 +153,12 @@ class RoundTrip:
         r2, corr2 = columns["round_trip_r2"], columns["round_trip_corr2"]
         survivors = int((columns["robust_round_trip_r2"] >= self.good).sum())
         dims = len(r2)
+        severity = Severity.WARN if robust.high < self.good else Severity.OK
+        if robust.straddles(self.good):
+            severity = Severity.INCONCLUSIVE
         findings = [
             ROUND_TRIP.finding(
-                Severity.OK if 2 * survivors >= dims else Severity.WARN,
+                severity,
                 f"{survivors} of {dims} dimensions survive decoding and encoding, even after "
                 f"rounding and noise (mean r2 {robust.digits()}, clean {headline.digits()}).",
                 evidence=[Evidence(headline), Evidence(robust, self.good, ">=")],

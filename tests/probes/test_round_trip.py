@@ -140,3 +140,26 @@ def test_noise_does_not_wrap_bytes() -> None:
 
     # rounding to whole bytes is all that sets the two apart
     assert found(torch.uint8) == pytest.approx(found(torch.float64), abs=0.1)
+
+
+def test_it_warns_about_the_mean_and_its_interval_not_about_a_count() -> None:
+    """Six dimensions come back for 45 % each, four whole: 0.67 on average, though fewer survive."""
+    gain = torch.tensor([1.0] * 4 + [1 - 0.55**0.5] * 6, dtype=torch.float64)
+
+    def encode(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x * gain, torch.full_like(x, 1e-3)
+
+    def finding(many: int) -> ck.Finding:
+        x = torch.randn(600, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        probe = ck.probes.RoundTrip(noise=0.0)
+        # decoded codes are encoded with a gain each: r2 = 1 - (1 - gain)^2
+        model = (encode, lambda z: z / torch.where(torch.arange(10) < many, gain, 1.0))
+        audit = ck.audit(model, x, likelihood=("gaussian", 1.0), probes=[probe])
+        return next(f for f in audit.findings if f.code == "CK502")
+
+    assert finding(10).severity is ck.Severity.OK  # all come back
+    few = finding(4)  # 0.4 + 0.6 * 0.45
+    number = few.evidence[1].number
+    assert number.value == pytest.approx(0.67, abs=0.01)
+    assert few.message.startswith("4 of 10 dimensions survive")
+    assert few.severity is ck.Severity.OK
