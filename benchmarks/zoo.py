@@ -15,11 +15,11 @@ finding that the state needs is missing, or one about units is raised on a model
 SET is "tuning", 74 models on which thresholds were chosen (digits, Fashion-MNIST, Omniglot);
 "fresh", 61 of other images (MNIST too), networks, code sizes, weights, seeds and doses
 (`zoo_parts/fresh.py`); "held", 75 of still others, with learned output widths, posteriors of full
-covariance and made data (`zoo_parts/held.py`); or "borderline", 10 near a threshold that more than
-one word is right of (`zoo_parts/borderline.py`), which have no score. Trained networks are kept
-under build/zoo. Exit code 1 where less than 90 % are right, more than 10 % inconclusive, or one is
-wrong; a record whose name ends in "first" is never written twice. One thread; a set takes 8 minutes
-of CPU the first time, 4 afterwards.
+covariance and made data (`zoo_parts/held.py`); "blind", 60 of yet others (`zoo_parts/blind.py`); or
+"borderline", 10 near a threshold that more than one word is right of (`zoo_parts/borderline.py`),
+which have no score. Trained networks are kept under build/zoo. Exit code 1 where less than 90 % are
+right, more than 10 % inconclusive, or one is wrong; a record whose name ends in "first" is never
+written twice. One thread; a set takes 8 minutes of CPU the first time, 4 afterwards.
 """
 
 from __future__ import annotations

@@ -73,16 +73,26 @@ def test_cuts_of_the_images_do_not_mix(digits: Images) -> None:
     assert (len(turned.train), len(turned.audited)) == (1100, 697)
     every = torch.cat([turned.train, turned.audited])
     assert float(1797 * 64 - every.sum()) == pytest.approx(float(both.sum()), rel=1e-4)
+    quarter = load("digits d")
+    assert (len(quarter.train), len(quarter.audited)) == (1050, 747)
+    every = torch.cat([quarter.train, quarter.audited])
+    # a quarter turn: columns for rows
+    torch.testing.assert_close(every.sum((0, 1, 2)), both.sum((0, 1, 3)), rtol=1e-4, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["fashion c", "mnist c", "mixed", "omniglot c", "warp"])
-def test_the_held_images_are_what_they_say(name: str) -> None:
+BLIND = ["fashion d", "mnist d", "omniglot d", "blobs"]
+
+
+@pytest.mark.parametrize("name", ["fashion c", "mnist c", "mixed", "omniglot c", "warp", *BLIND])
+def test_the_images_are_what_they_say(name: str) -> None:
     try:
         images = load(name)
     except NotThere:
         pytest.skip("the files of images are not part of this copy")
     counts = {"fashion c": (3000, 900), "mnist c": (3500, 1100), "mixed": (3000, 800)}
     counts |= {"omniglot c": (3800, 1040), "warp": (2000, 600)}
+    counts |= {"fashion d": (2400, 800), "mnist d": (2600, 750)}
+    counts |= {"omniglot d": (1700, 720), "blobs": (1600, 700)}
     assert (len(images.train), len(images.audited)) == counts[name]
     if name != "warp":
         assert 0 <= float(images.train.min()) <= float(images.train.max()) <= 1

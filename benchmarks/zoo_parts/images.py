@@ -39,22 +39,32 @@ def load(name: str, folder: Path = DATA) -> Images:
     neither has seen where there are such: ``digits c``, upside down and inverted (1,100 and 697);
     ``fashion c``, the middle 16 x 16 pixels (3,000 and 900); ``mnist c``, black or white (3,500 and
     1,100); ``omniglot c``, pooled by the maximum (3,800 and 1,040); ``warp``, made (2,000 and 600);
-    ``mixed``, half MNIST and half Fashion-MNIST (3,000 and 800)."""
+    ``mixed``, half MNIST and half Fashion-MNIST (3,000 and 800). Of the blind one, likewise:
+    ``digits d``, a quarter turn (1,050 and 747); ``fashion d``, inverted, pooled by the maximum,
+    left and right exchanged (2,400 and 800); ``mnist d``, pooled to 8 x 8 (2,600 and 750);
+    ``omniglot d``, every second character, mirrored (1,700 and 720); ``blobs``, made (1,600 and
+    700)."""
     if name.startswith("digits"):
         from sklearn.datasets import load_digits
 
         x = torch.as_tensor(load_digits().images / 16.0).float().unsqueeze(1)
         if name == "digits c":
             x = 1.0 - x.flip(2)
-        seed, train = {"digits": (0, 1000), "digits b": (1, 1250), "digits c": (2, 1100)}[name]
-        return _cut(x, seed, train)
+        if name == "digits d":
+            x = x.rot90(1, (2, 3)).contiguous()
+        cuts = {"digits": 1000, "digits b": 1250, "digits c": 1100, "digits d": 1050}
+        return _cut(x, list(cuts).index(name), cuts[name])
     if name == "warp":
         return _warped()
+    if name == "blobs":
+        return _blobs()
     if name.startswith("omniglot"):
         strokes = _read(folder / "omniglot_small.npz")
         if name == "omniglot c":
             largest = nn.functional.max_pool2d(_unit(strokes), 2)
             return _cut(largest, 2, 3800)
+        if name == "omniglot d":
+            return _cut(_pooled(strokes)[1::2].flip(3).contiguous(), 3, 1700)
         return _cut(_pooled(strokes), *((0, 3872) if name == "omniglot" else (1, 3640)))
     mnist, fashion = (
         [folder / f"{kind}_{part}.npz" for part in ("train", "test")]
@@ -76,6 +86,13 @@ def load(name: str, folder: Path = DATA) -> Images:
     if name == "mnist c":
         grey = [_pooled(x) for x in (train[10_000:13_500], test[5000:6100])]
         return Images(*((x > 0.5).float() for x in grey))
+    if name == "fashion d":
+        dark = [1.0 - _unit(x).flip(3) for x in (train[20_000:22_400], test[4000:4800])]
+        return Images(*(nn.functional.max_pool2d(x, 2) for x in dark))
+    if name == "mnist d":
+        middle = (slice(None), slice(None), slice(2, 26), slice(2, 26))
+        grey = [_unit(x)[middle] for x in (train[20_000:22_600], test[7000:7750])]
+        return Images(*(nn.functional.avg_pool2d(x, 3) for x in grey))
     return Images(_pooled(train[30000:34000]), _pooled(test[2000:3200]))
 
 
@@ -89,6 +106,17 @@ def _warped() -> Images:
     hidden = torch.relu(normal(2600, 5) @ normal(5, 24) / 5**0.5 + 0.3 * normal(24))
     x = 0.4 + 0.25 * (hidden @ normal(24, 64) / 24**0.5) + 0.03 * normal(2600, 64)
     return Images(*x.view(-1, 1, 8, 8).split([2000, 600]))
+
+
+def _blobs() -> Images:
+    """One bright blob an image, 8 x 8: where it is, how wide and how bright; noise of 0.02."""
+    generator = torch.Generator().manual_seed(12)
+    across, down, width, height = torch.rand(4, 2300, 1, 1, generator=generator)
+    axis = torch.linspace(0.0, 1.0, 8)
+    far = (axis - 0.2 - 0.6 * across).square() + (axis[:, None] - 0.2 - 0.6 * down).square()
+    x = (0.3 + 0.7 * height) * (-0.5 * far / (0.1 + 0.15 * width).square()).exp()
+    x = (x + 0.02 * torch.randn(x.shape, generator=generator)).clamp(0, 1).unsqueeze(1)
+    return Images(*x.split([1600, 700]))
 
 
 def _cut(x: Tensor, seed: int, train: int) -> Images:

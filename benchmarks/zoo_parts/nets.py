@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 Parts = tuple[nn.Module, int, nn.Module]
@@ -158,7 +159,72 @@ def _tanh(side: int, latent: int) -> Parts:
     return body, width, decoder
 
 
-#: Two each of the tuning set and the fresh one, three of the held one.
+class _Heard(nn.Module):
+    """A decoder of two hidden layers, SELU, each of which hears the code again."""
+
+    def __init__(self, side: int, latent: int) -> None:
+        super().__init__()
+        self.side = side
+        self.first, self.second = nn.Linear(latent, 72), nn.Linear(72 + latent, 112)
+        self.last = nn.Linear(112 + latent, side * side)
+
+    def forward(self, z: Tensor) -> Tensor:
+        selu = nn.functional.selu
+        hidden = selu(self.first(z))
+        hidden = selu(self.second(torch.cat([hidden, z], dim=1)))
+        x_hat: Tensor = self.last(torch.cat([hidden, z], dim=1))
+        return x_hat.view(-1, 1, self.side, self.side)
+
+
+def _skipping(side: int, latent: int) -> Parts:
+    """Two hidden layers a side, SELU; the code is handed to every layer of the decoder."""
+    body = nn.Sequential(
+        nn.Flatten(), nn.Linear(side * side, 112), nn.SELU(), nn.Linear(112, 72), nn.SELU()
+    )
+    return body, 72, _Heard(side, latent)
+
+
+def _patches(side: int, latent: int) -> Parts:
+    """Patches of 2 x 2 pixels as channels, Mish; the decoder shuffles channels into pixels."""
+    half = side // 2
+    body = nn.Sequential(
+        nn.PixelUnshuffle(2),
+        nn.Conv2d(4, 10, 1),
+        nn.Mish(),
+        nn.Conv2d(10, 10, 3, padding=1),
+        nn.Mish(),
+        nn.Flatten(),
+        nn.Linear(10 * half**2, 64),
+        nn.Mish(),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent, 64),
+        nn.Mish(),
+        nn.Linear(64, 10 * half**2),
+        nn.Mish(),
+        nn.Unflatten(1, (10, half, half)),
+        nn.Conv2d(10, 4, 3, padding=1),
+        nn.PixelShuffle(2),
+    )
+    return body, 64, decoder
+
+
+def _shallow(side: int, latent: int) -> Parts:
+    """One hidden layer before the code, two behind it, softplus."""
+    pixels, width = side * side, 96
+    body = nn.Sequential(nn.Flatten(), nn.Linear(pixels, width), nn.Softplus())
+    decoder = nn.Sequential(
+        nn.Linear(latent, width),
+        nn.Softplus(),
+        nn.Linear(width, width),
+        nn.Softplus(),
+        nn.Linear(width, pixels),
+        nn.Unflatten(1, (1, side, side)),
+    )
+    return body, width, decoder
+
+
+#: Two each of the tuning set and the fresh one, three each of the held one and the blind one.
 NETS = {
     "mlp": _mlp,
     "conv": _conv,
@@ -167,4 +233,7 @@ NETS = {
     "residual": _residual,
     "strided": _strided,
     "tanh": _tanh,
+    "skipping": _skipping,
+    "patches": _patches,
+    "shallow": _shallow,
 }
