@@ -73,8 +73,7 @@ def parts(head: Mapping[str, Any]) -> dict[str, Any]:
         "settings": {name: _mapping(fields, name) for name, fields in settings.items()},
         "provenance": _mapping(head["provenance"], "provenance"),
         "run": _mapping(head["run"], "run"),
-        # Files older than the titles have none: headlines then go by their names.
-        "titles": {k: _text(v, k) for k, v in _mapping(head.get("titles", {}), "titles").items()},
+        "titles": {k: _text(v, k) for k, v in _mapping(head["titles"], "titles").items()},
     }
 
 
