@@ -70,7 +70,8 @@ class SampledScale:
         state of its own, so that its draws would change with the cut."""
         count = min(self.limit or obs.population.size, obs.population.size)
         nothing = np.zeros((0, self.draws, obs.posterior.dims))
-        index, residual, white, beside, why = np.zeros(0, np.int64), *[nothing] * 3, ""
+        index, residual, white, why = np.zeros(0, np.int64), nothing, nothing, ""
+        beside = nothing[:, : 0 if _is_gaussian(obs.posterior) else self.draws]
         if int(obs.rows[0]) != 0:
             pass
         elif not offers(obs.door.adapter, "sample_posterior"):
@@ -102,7 +103,7 @@ class SampledScale:
     def _beside(self, posterior: Family, seed: int) -> Tensor:
         """Residuals of draws from the declared posterior [n, S, D]; none where it is Gaussian, and
         their law known."""
-        if isinstance(posterior, DiagonalGaussian | FullGaussian):
+        if _is_gaussian(posterior):
             return posterior.mean.new_zeros(posterior.rows, 0, posterior.dims)
         rows = torch.arange(posterior.rows, device=posterior.device)
         drawn = [
@@ -167,6 +168,10 @@ class SampledScale:
                 evidence=evidence,
             )
         return Result((number,), dimensions=columns, findings=(finding,))
+
+
+def _is_gaussian(posterior: Family) -> bool:
+    return isinstance(posterior, DiagonalGaussian | FullGaussian)
 
 
 def _untested(message: str) -> Result:

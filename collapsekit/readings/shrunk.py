@@ -23,7 +23,8 @@ SHRUNK = Code(
     "prior, or beside it, in the same way for every sample. Penalties on the posterior's width "
     "(the latent reconstruction loss acts as one) make such dimensions, free bits and committed "
     "rates do too. They count as used wherever usage is read off the KL.",
-    formula="shrunk[j]: mean KL_j > 0.1 nat, information I_j < 0.1 nat and below half of the KL. "
+    formula="shrunk[j]: mean KL_j > 0.1 nat, information I_j < 0.1 nat and below a quarter of the "
+    "KL. "
     "Limits: both moved by 1.96 standard errors.",
     remedy="Count informative dimensions instead of those with a KL. If the dimension is to carry "
     "something, lower beta or strengthen the decoder's use of it; a width penalty alone does not.",
@@ -36,7 +37,7 @@ class Shrunk:
     """Column `shrunk`: dimensions whose KL is paid by every sample alike."""
 
     least: float = 0.1  # nats: of KL to be looked at, of information to be cleared
-    most: float = 0.5  # share of the KL that may be information
+    most: float = 0.25  # share of the KL that may be information
 
     name: ClassVar[str] = "shrunk"
     codes: ClassVar[tuple[Code, ...]] = (SHRUNK,)
