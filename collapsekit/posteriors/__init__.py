@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collapsekit.posteriors.base import Family, Posterior
 from collapsekit.posteriors.density import Density
-from collapsekit.posteriors.directions import directions, kl_matrix, turns, whitened
+from collapsekit.posteriors.directions import (
+    directions,
+    kl_matrix,
+    turns,
+    whitened,
+    whitened_mean,
+)
 from collapsekit.posteriors.discrete import Categorical
 from collapsekit.posteriors.divergence import Divergence, added, divergence, least_variance
 from collapsekit.posteriors.gaussian import DiagonalGaussian, FullGaussian, standard_normal
@@ -37,4 +43,5 @@ __all__ = [
     "standard_normal",
     "turns",
     "whitened",
+    "whitened_mean",
 ]

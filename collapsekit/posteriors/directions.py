@@ -26,15 +26,21 @@ def whitened(q: Family, p: Family) -> tuple[Tensor, Tensor]:
     Cholesky factor.
     """
     assert isinstance(q, FullGaussian)
+    factor = _in_units(root(q), p)
+    return whitened_mean(q, p), factor @ factor.mT
+
+
+def whitened_mean(q: Family, p: Family) -> Tensor:
+    """Means [B, D] in the units of `whitened`."""
+    return _in_units((q.mean - p.mean)[:, :, None], p)[:, :, 0]
+
+
+def _in_units(columns: Tensor, p: Family) -> Tensor:
     assert isinstance(p, DiagonalGaussian | FullGaussian)
-    mean, factor = (q.mean - p.mean)[:, :, None], root(q)
     if isinstance(p, FullGaussian):
-        mean, factor = (
-            torch.linalg.solve_triangular(p.cholesky, part, upper=False) for part in (mean, factor)
-        )
-    else:
-        mean, factor = (part / p.scale[:, :, None] for part in (mean, factor))
-    return mean[:, :, 0], factor @ factor.mT
+        found: Tensor = torch.linalg.solve_triangular(p.cholesky, columns, upper=False)
+        return found
+    return columns / p.scale[:, :, None]
 
 
 def kl_matrix(mean: Tensor, covariance: Tensor) -> Tensor:

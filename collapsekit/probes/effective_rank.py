@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from collapsekit.errors import Unavailable
-from collapsekit.findings import Code, Evidence, Finding, Severity
+from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, half_width, jackknife_number
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
+from collapsekit.posteriors import turns, whitened_mean
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
 from collapsekit.streaming import (
@@ -53,7 +54,9 @@ REDUNDANT = Code(
     "(mean_variance > 0.01 of the prior's) below 0.05 (1 - sqrt(d / n))^2, d active dimensions, n "
     "samples: that many directions carry less than 5 % of a dimension's variance; not determined "
     "where n <= d. Limits: each eigenvalue moved by 1.96 of its standard errors, sqrt(2 / n) of "
-    "its value.",
+    "its value. Of Gaussian posteriors with full covariance the axes are one basis of many, and "
+    "no direction of the means repeats another: told, and activity counted along directions "
+    "(CK201).",
     remedy="Read the effective rank and the total correlation instead of the active units; a "
     "smaller code would do.",
     source="collapsekit; Anderson 1963 for the eigenvalues' errors, Marchenko & Pastur 1967 for "
@@ -88,12 +91,14 @@ class EffectiveRank:
                 expected=f"at most {self.most_dimensions}",
                 remedy="raise EffectiveRank(most_dimensions=...) if the memory is there",
             )
-        mean = obs.standard_mean
+        turning = turns(posterior, obs.prior)
+        mean = whitened_mean(posterior, obs.prior) if turning else obs.standard_mean
         # The squared length beside the means: from its comoments come fourth moments.
         mean = torch.cat([mean, mean.square().sum(dim=1, keepdim=True)], dim=1)
         return {
             "means": Grouped.of(keyed_groups(obs.index), lambda rows: Comoments.of(mean[rows])),
             "dims": Constant(posterior.dims),
+            "turns": Constant(turning),
         }
 
     def conclude(self, state: States) -> Result:
@@ -120,6 +125,11 @@ class EffectiveRank:
             evidence=[Evidence(number)],
         )
         redundant, repeats = self._redundant(groups.whole)
+        if state["turns"].value:  # axes are one basis of many: CK201 counts directions
+            repeats = [by_axes(told, "CK201") for told in repeats]
+            redundant = replace(
+                redundant, note=f"{redundant.note}; along the axes, one basis of many"
+            )
         return Result(numbers=(number, redundant), findings=(finding, *repeats))
 
     def _redundant(self, moments: Comoments) -> tuple[Number, list[Finding]]:

@@ -1,0 +1,67 @@
+"""Variances of the posterior means along the means' own directions, which turn with the code."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from operator import add
+
+import numpy as np
+from scipy.stats import t as student
+
+from collapsekit.independent import alike
+from collapsekit.streaming import Array, Comoments, Grouped
+
+
+def along_directions(groups: Grouped) -> tuple[Array, Array]:
+    """Variance of the means along each of their directions, and its 95 % limits.
+
+    Of samples in groups, the directions are the eigenvectors of the covariance of all groups but
+    one, and the variance along them is that one's: a direction does not choose the samples that
+    judge it. Eigenvalues of a covariance would be spread by chance, of D equal ones by
+    (1 +- sqrt(D / n))^2, and 0 in all directions beyond n. Limits hold both values, which err to
+    different sides, and Student's error of the groups' sum around them.
+
+    Parameters
+    ----------
+    groups : Grouped
+        Of `Comoments` of the means, in units in which the prior is N(0, I).
+
+    Returns
+    -------
+    ndarray [D], falling; ndarray [2, D]
+        NaN below two samples. Unbiased where variances are far apart, equal or 0; one beside k much
+        larger ones is too large by about k / n of itself. Below 2 D samples limits are too narrow,
+        by a few directions in a hundred.
+    """
+    present: list[Comoments] = [part for part in groups.parts if part is not None]
+    whole: Comoments = groups.whole
+    eigenvalues: Array = np.full(len(whole.mean), np.nan)
+    if whole.n > 1:
+        eigenvalues = np.linalg.eigvalsh(whole.covariance)[::-1].clip(0.0)
+    if len(present) < 2:  # nobody to judge: what is seen is all there is to say
+        return eigenvalues, np.stack([eigenvalues * 0.0, eigenvalues + np.inf])
+    before = list(accumulate(present, add))
+    after = list(accumulate(present[::-1], add))[::-1]
+    others = [after[1], *(before[i - 1] + after[i + 1] for i in range(1, len(present) - 1))]
+    held = np.stack([_judged(*pair) for pair in zip(present, [*others, before[-2]], strict=True)])
+    n, g = np.array([part.n for part in present], dtype=np.float64)[:, None], len(present)
+    held = held[:, np.argsort(-held.sum(axis=0), kind="stable")]
+    variance: Array = held.sum(axis=0) / n.sum()
+    square = ((held - n * variance) ** 2).sum(axis=0)
+    half = student.ppf(0.975, g - 1) * np.sqrt(alike() * g / (g - 1) * square) / n.sum()
+    low, high = np.minimum(variance, eigenvalues) - half, np.maximum(variance, eigenvalues) + half
+    return variance, np.stack([low.clip(0.0), high])
+
+
+def _judged(own: Comoments, others: Comoments) -> Array:
+    """Sum of squares of one group along the others' directions: [D], theirs by falling variance."""
+    values, basis = np.linalg.eigh(others.products)
+    values, basis = values[::-1], basis[:, ::-1]
+    away = basis.T @ (own.mean - others.mean)
+    square = ((basis.T @ own.products) * basis.T).sum(axis=1) + own.n * away**2
+    # No basis of what the others do not span is better than another: its mean is every one's.
+    beyond = values <= values[0] * len(values) * np.finfo(np.float64).eps
+    if beyond.any():
+        square[beyond] = square[beyond].mean()
+    found: Array = square / (1 + 1 / others.n)
+    return found
