@@ -125,7 +125,6 @@ VECTORS = {
     "round_trip",
     "round_trip_prior",
     "latent_view",
-    "dimension_state",
     "traversals",
     "lower_lipschitz",
     "encoder_rank",

@@ -41,10 +41,17 @@ class Bars:
                 break
         return v
 
-    def flags(self, kl: Tensor, variance: Tensor) -> dict[str, Moments]:
-        """Shares of samples, from KL (nats) and posterior variance (the prior's is 1): [B, D]."""
-        found = {"below": kl < self.epsilon, "wide": variance > self.wide}
-        found["narrow"] = variance < self.narrow
+    def flags(self, kl: Tensor, variance: Tensor | None) -> dict[str, Moments]:
+        """Shares of samples, from KL (nats) and posterior variance (the prior's is 1): [B, D].
+
+        Without variances the KL stands for the width, in nats of entropy lost.
+        """
+        below = kl < self.epsilon
+        if variance is None:
+            wide, narrow = below, kl > -0.5 * math.log(self.narrow)
+        else:
+            wide, narrow = variance > self.wide, variance < self.narrow
+        found = {"below": below, "wide": wide, "narrow": narrow}
         return {name: Moments.of(flag.double()) for name, flag in found.items()}
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pandas as pd
+from torch import Tensor
 
+from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, by_axes
 from collapsekit.number import Headline
 from collapsekit.observation import Observation, Source
@@ -39,7 +41,8 @@ LOCAL_DIMENSIONS = Code(
     formula="mixed, and the shares of samples whose sigma^2 is above the least that a KL of "
     "epsilon leaves (v - 1 - ln v = 2 epsilon, 0.82 of the prior's) and below 0.5 are both at "
     "least delta; a verdict where both lower Wilson limits are, inconclusive where both upper ones "
-    "are and it may be mixed.",
+    "are and it may be mixed. Classes have no width: their KL stands for it, below epsilon and "
+    "above 0.35 nat, what halving a Gaussian's variance takes from its entropy.",
     remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
     source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
 )
@@ -67,8 +70,15 @@ class DimensionState:
 
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""
-        flags = self._bars.flags(obs.kl_added, obs.standard_width**2)
+        flags = self._bars.flags(obs.kl_added, self._variance(obs))
         return {**flags, "turns": Constant(turns(obs.posterior, obs.prior))}
+
+    def _variance(self, obs: Observation) -> Tensor | None:
+        """In units of the prior's; None where codes have no width: classes."""
+        try:
+            return obs.standard_width**2
+        except Unavailable:
+            return None
 
     def conclude(self, state: States) -> Result:
         """States, and findings on passive and local dimensions."""

@@ -30,7 +30,8 @@ ROLES = Code(
     "least 0.02; comes back: robust_round_trip_r2 >= 0.5. Verdict: partial where a dimension is "
     "idle with every measure at the upper end of its interval; inconclusive where one is with all "
     "at the lower. Of Gaussian posteriors with full covariance the axes are one basis of many: "
-    "told, and judged along directions (CK622, CK623).",
+    "told, and judged along directions (CK622, CK623). Classes have no mean and no round trip: "
+    "written by KL and information alone, and `used` where read too.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -71,6 +72,8 @@ class Roles:
         if not tables.has("mean_variance", "decoder_usage", "robust_round_trip_r2"):
             if (unknown := self._unknown(tables)) is not None:
                 return Result(findings=(unknown,))
+            if not tables.has("mean_variance") and tables.has("kl", "information", "decoder_usage"):
+                return Result(findings=self._of_classes(tables))
             raise Unavailable(
                 "roles need both sides of the model",
                 expected="mean_variance, decoder_usage and robust_round_trip_r2",
@@ -85,14 +88,26 @@ class Roles:
                 expected="a variance of the means and a decoder_usage",
                 remedy="audit at least two samples",
             )
-        writes, reads = self._sides(table, 0.0)
-        back = table["robust_round_trip_r2"].to_numpy(dtype=np.float64) >= self.comes_back
-        role = np.select(
-            [writes & reads & back, writes & reads, writes, reads],
-            ["healthy", "entangled", "ignored", "phantom"],
-            "dead",
-        )
+        role, findings = self._named(table, tables.counted(len(table)))
+        if {"passive_directions", "unread_directions"} & set(tables.numbers):
+            findings = (by_axes(findings[0], "CK622, CK623"), *findings[1:])
         dimensions = pd.DataFrame({"role": role}, index=table.index)
+        return Result(dimensions=dimensions, findings=findings)
+
+    def _of_classes(self, tables: Tables) -> tuple[Finding, ...]:
+        """Variables of classes: what is idle is told, whether the rest comes back is not known."""
+        table = tables.dimensions
+        table = table[table["decoder_usage"].notna() & table["information"].notna()]
+        return self._named(table, tables.counted(len(table)))[1] if len(table) else ()
+
+    def _named(self, table: pd.DataFrame, counted: str) -> tuple[Array, tuple[Finding, ...]]:
+        """Each dimension's role, and what is told about them."""
+        writes, reads = self._sides(table, 0.0)
+        used = np.full(len(table), "used")
+        if "robust_round_trip_r2" in table:
+            back = table["robust_round_trip_r2"].to_numpy(dtype=np.float64) >= self.comes_back
+            used = np.where(back, "healthy", "entangled")
+        role = np.select([writes & reads, writes, reads], [used, "ignored", "phantom"], "dead")
         (wrote, read), (writing, reading) = (self._sides(table, by) for by in (-1.0, 1.0))
         idle = _count("idle_dimensions", "dead or ignored", ~reads, sure=~reading, perhaps=~read)
         phantom = _count(
@@ -102,13 +117,10 @@ class Roles:
             sure=read & ~writing,
             perhaps=reading & ~wrote,
         )
-        counted = tables.counted(len(table))
-        findings = [self._judge(idle, role, table.index, counted)]
-        if {"passive_directions", "unread_directions"} & set(tables.numbers):
-            findings = [by_axes(findings[0], "CK622, CK623")]
+        findings = (self._judge(idle, role, table.index, counted),)
         if (role == "phantom").any():
-            findings.append(_phantoms(phantom, role, table.index, counted))
-        return Result(dimensions=dimensions, findings=tuple(findings))
+            findings += (_phantoms(phantom, role, table.index, counted),)
+        return role, findings
 
     def _sides(self, table: pd.DataFrame, side: float) -> tuple[Array, Array]:
         """What is written and what is read, every measure at this end of its interval."""
@@ -122,7 +134,9 @@ class Roles:
                 value = value + side * Z95 * np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
             return value
 
-        writes = at("mean_variance") > self.writes_variance
+        writes = np.zeros(len(table), dtype=bool)
+        if "mean_variance" in table:
+            writes = at("mean_variance") > self.writes_variance
         if "kl" in table:
             informed = at("information" if "information" in table else "kl") > self.writes_nats
             writes |= (at("kl") > self.writes_nats) & informed
@@ -159,7 +173,7 @@ class Roles:
         )
 
     def _judge(self, number: Number, role: Array, index: pd.Index, counted: str) -> Finding:
-        counts = {word: int((role == word).sum()) for word in ROLE_WORDS}
+        counts = {word: int((role == word).sum()) for word in (*ROLE_WORDS, "used")}
         idle = np.isin(role, ["dead", "ignored"])
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         one = len(role) == 1
