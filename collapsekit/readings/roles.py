@@ -117,10 +117,10 @@ class Roles:
             sure=read & ~writing,
             perhaps=reading & ~wrote,
         )
-        findings = (self._judge(idle, role, table.index, counted),)
+        findings = [self._judge(idle, role, table.index, counted)]
         if (role == "phantom").any():
-            findings += (_phantoms(phantom, role, table.index, counted),)
-        return role, findings
+            findings.append(_phantoms(phantom, role, table.index, counted))
+        return role, tuple(findings)
 
     def _sides(self, table: pd.DataFrame, side: float) -> tuple[Array, Array]:
         """What is written and what is read, every measure at this end of its interval."""
