@@ -17,9 +17,11 @@ from collapsekit.posteriors import (
     GaussianMixture,
     UniformSphere,
     VonMisesFisher,
+    cholesky_of,
     standard_normal,
 )
 from collapsekit.readers import (
+    FULL,
     as_tensor,
     categorical,
     inner,
@@ -109,9 +111,8 @@ def _declared_family(declared: Any, posterior: Family, code_shape: tuple[int, ..
     if isinstance(declared, Family):
         return declared
     core = inner(declared)
-    if isinstance(core, D.MultivariateNormal) and core.loc.ndim == 1:
-        parts = (core.loc, core.scale_tril)
-        return FullGaussian(*(part.detach().to(torch.float64)[None] for part in parts))
+    if isinstance(core, FULL) and core.loc.ndim == 1:
+        return FullGaussian(core.loc.detach().to(torch.float64)[None], cholesky_of(core)[None])
     if is_gaussian_mixture(declared) and not declared.batch_shape:
         return mixture(declared)
     if isinstance(posterior, Categorical):

@@ -23,9 +23,13 @@ from collapsekit.posteriors import (
     GaussianMixture,
     TorchRows,
     VonMisesFisher,
+    cholesky_of,
 )
 
 D = torch.distributions
+
+#: Torch's Gaussians with a covariance of their own.
+FULL = (D.MultivariateNormal, D.LowRankMultivariateNormal)
 
 #: How the second output of the encoder is turned into a standard deviation.
 PARAMETERISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -283,7 +287,7 @@ def _read_family(output: Family, rows: int, _: str) -> Encoded:
 
 def _read_full(output: Any, rows: int, _: str) -> Encoded:
     output = inner(output)
-    mean, factor = output.loc.detach(), output.scale_tril.detach()
+    mean = output.loc.detach()
     if mean.ndim != 2:
         raise ModelError(
             "a Gaussian with full covariance needs one covariance a sample",
@@ -291,7 +295,7 @@ def _read_full(output: Any, rows: int, _: str) -> Encoded:
             expected=f"({rows}, D)",
             remedy="flatten the code",
         )
-    family = FullGaussian(mean.to(torch.float64), factor.to(torch.float64))
+    family = FullGaussian(mean.to(torch.float64), cholesky_of(output))
     flat = (family.cholesky.diagonal(dim1=1, dim2=2) <= 0).any(dim=1)
     return _checked(family, rows, Codes(tuple(mean.shape[1:]), mean.dtype), flat)
 
@@ -409,7 +413,7 @@ Reader = Callable[[Any, int, str], Encoded]
 READERS: tuple[tuple[Callable[[Any], bool], Reader], ...] = (
     (_is_normal, _read_pair),
     (lambda output: isinstance(output, Family), _read_family),
-    (lambda output: isinstance(inner(output), D.MultivariateNormal), _read_full),
+    (lambda output: isinstance(inner(output), FULL), _read_full),
     (is_gaussian_mixture, _read_mixture),
     (is_discrete, _read_discrete),
     (_is_sphere, _read_sphere),

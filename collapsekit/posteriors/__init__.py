@@ -18,7 +18,12 @@ from collapsekit.posteriors.directions import (
 )
 from collapsekit.posteriors.discrete import Categorical
 from collapsekit.posteriors.divergence import Divergence, added, divergence, least_variance
-from collapsekit.posteriors.gaussian import DiagonalGaussian, FullGaussian, standard_normal
+from collapsekit.posteriors.gaussian import (
+    DiagonalGaussian,
+    FullGaussian,
+    cholesky_of,
+    standard_normal,
+)
 from collapsekit.posteriors.mixture import GaussianMixture
 from collapsekit.posteriors.sphere import UniformSphere, VonMisesFisher
 from collapsekit.posteriors.torch_rows import TorchRows
@@ -36,6 +41,7 @@ __all__ = [
     "UniformSphere",
     "VonMisesFisher",
     "added",
+    "cholesky_of",
     "directions",
     "divergence",
     "kl_matrix",

@@ -23,6 +23,7 @@ from torch.distributions import (
 )
 
 from collapsekit.noise import Noise, hash_index
+from collapsekit.posteriors.gaussian import cholesky_of
 
 
 def draw(distribution: Any, noise: Noise, row: Callable[[int], Any] | None = None) -> Tensor:
@@ -103,7 +104,7 @@ def _followed(distribution: Distribution, noise: Noise, by_row: bool) -> Tensor 
         return distribution.loc + distribution.scale * eps
     if isinstance(distribution, MultivariateNormal | LowRankMultivariateNormal):
         eps = noise.normal(size).reshape(shape)
-        factor = distribution.scale_tril.to(torch.float64)
+        factor = cholesky_of(distribution)
         return distribution.loc + (factor * eps[..., None, :]).sum(dim=-1)
     if isinstance(distribution, TransformedDistribution):
         return _transformed(distribution, noise, by_row)

@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from collapsekit.noise import Noise
 from collapsekit.posteriors.base import Derived, Family
@@ -170,6 +171,45 @@ class FullGaussian(Derived):
     def describe(self) -> str:
         """Its family."""
         return "Gaussian with full covariance"
+
+
+def cholesky_of(distribution: MultivariateNormal | LowRankMultivariateNormal) -> Tensor:
+    """L of a torch Gaussian's covariance L L', float64 [..., D, D].
+
+    Torch factors a low-rank covariance, W W' + diag(v), by way of I + W W' / v, where I is lost to
+    rounding as soon as v lies below 1e-16 of a square in W.
+    """
+    if isinstance(distribution, MultivariateNormal):
+        return distribution.scale_tril.detach().to(torch.float64)
+    parts = (distribution.cov_factor, distribution.cov_diag)
+    return low_rank_cholesky(*(part.detach().to(torch.float64) for part in parts))
+
+
+def low_rank_cholesky(factor: Tensor, variance: Tensor) -> Tensor:
+    """L of W W' + diag(v) = L L' for W [..., D, R] and v [..., D]: float64 [..., D, D].
+
+    Plane rotations turn [diag(sqrt v), W] into a lower triangle, one number of W at a time. No
+    covariance is formed and no row is projected out of another, so v and W may differ by any
+    factor: only what two columns of W share is known no better than W is.
+
+    References
+    ----------
+    Golub & Van Loan, Matrix Computations, 4th ed. (2013), sec. 6.5.4: updating a Cholesky factor.
+    """
+    # The batch comes last, so that what is left of a column is one piece of memory.
+    rest = factor.movedim((-1, -2), (0, 1)).clone(memory_format=torch.contiguous_format)
+    width = variance.movedim(-1, 0).sqrt()
+    lower = torch.zeros(len(width), *width.shape, dtype=width.dtype, device=width.device)
+    for j in range(len(width)):
+        column = torch.zeros_like(width[j:])
+        column[0] = width[j]
+        for k in range(len(rest)):
+            other = rest[k, j:]
+            whole = torch.hypot(column[0], other[0])
+            cosine, sine = column[0] / whole, other[0] / whole
+            column, rest[k, j:] = cosine * column + sine * other, cosine * other - sine * column
+        lower[j, j:] = column
+    return lower.movedim((1, 0), (-2, -1)).contiguous()
 
 
 def standard_normal(dims: int, device: torch.device | None = None) -> DiagonalGaussian:
