@@ -25,7 +25,7 @@ FAULTS = re.compile(
 #: Families whose KL is in closed form, and so never below 0, not by rounding nor by noise.
 CLOSED = {
     "pair", "list", "named tuple", "object", "Normal", "Independent", "NumPy", "full",
-    "full of factor", "spatial", "three axes", "one axis", "module", "trained module",
+    "full of factor", "LowRank", "spatial", "three axes", "one axis", "module", "trained module",
     "chunk module", "mixed dtypes", "Categorical", "OneHot", "Bernoulli", "RelaxedOneHot",
     "RelaxedBernoulli",
 }  # fmt: skip
