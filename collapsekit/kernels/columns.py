@@ -227,10 +227,10 @@ def _panels(
         whole[: len(part), 2::2] = shift[:, :together].to(dtype)
         panels[first : first + count] = whole.view(-1, width, 2 * together + 1).transpose(1, 2)
     screen = None
-    if fixed is None and native.fast_integers():
+    if native.fast_integers():
         cut = native.cut_of(dtype, len(mean))
         k = offset - torch.cat(constants)
-        screen = choose_screen(mean[members], scale[members], k, cut, width)
+        screen = choose_screen(mean[members], scale[members], k, ranking[:together], cut, width)
     return Group(level, start, start + len(members), panels, offset, fixed, screen)
 
 

@@ -37,7 +37,7 @@ constexpr int PARTS = PANEL / VECTOR;
 constexpr int STEP = 8;    // least dimensions between two looks at whether a block can be left
 constexpr int LOOKS = 8;   // most looks
 constexpr int FLUSH = 32;  // panels whose terms are added in T before they go to double
-constexpr int TILE = 64;   // rows that pass over a panel while it is in the first-level cache
+constexpr int TILE = 256;   // rows that pass over a panel while it is in the first-level cache
 
 template <typename T>
 struct Kind;
@@ -77,13 +77,13 @@ inline Integers multiply_add(Integers a, Integers b, Integers sum) {
 #if defined(__AVX512BW__)
 #define SCREENS 1
 inline Integers squares(Integers z, Integers mu, Integers rate, Integers sum) {
-  const __m512i t = _mm512_mulhrs_epi16(_mm512_subs_epi16((__m512i)z, (__m512i)mu), (__m512i)rate);
+  const __m512i t = _mm512_mulhrs_epi16(_mm512_sub_epi16((__m512i)z, (__m512i)mu), (__m512i)rate);
   return sum + (Integers)_mm512_madd_epi16(t, t);
 }
 #elif defined(__AVX2__) && !defined(__AVX512F__)
 #define SCREENS 1
 inline Integers squares(Integers z, Integers mu, Integers rate, Integers sum) {
-  const __m256i t = _mm256_mulhrs_epi16(_mm256_subs_epi16((__m256i)z, (__m256i)mu), (__m256i)rate);
+  const __m256i t = _mm256_mulhrs_epi16(_mm256_sub_epi16((__m256i)z, (__m256i)mu), (__m256i)rate);
   return sum + (Integers)_mm256_madd_epi16(t, t);
 }
 #else
@@ -182,7 +182,7 @@ struct Rows {
   Vec<T> recent[TILE];
   double sum[TILE];
   T reference[TILE], limit[TILE], cut;
-  int32_t beyond[TILE];  // the limit as the screen counts
+  int32_t beyond[TILE + ROWS];  // the limit as the screen counts
 };
 
 // Lower bounds of distances in 16-bit integers, see screen.py: columns in panels, and rows.
@@ -199,10 +199,12 @@ inline int32_t counted(const Screen &screen, double limit) {
   return sum < 2147483647.0 ? int32_t(sum) : 2147483647;
 }
 
-// Whether any pair of ROWS rows and one panel may lie within its row's limit.
+// Which of ROWS rows may have a pair within their limit with one panel, appended to `listed` as `first` and on; how
+// many are listed now. Without a branch: which rows are close is as good as random.
 template <int WIDTH>
-__attribute__((noinline)) bool may_be_close(const int32_t *panel, const int32_t *const (&x)[ROWS],
-                                            int64_t pairs, const int32_t (&beyond)[ROWS]) {
+__attribute__((noinline)) int list_close(const int32_t *panel, const int32_t *const *x,
+                                         const int32_t *beyond, int64_t pairs, int first,
+                                         int *listed, int number) {
   constexpr int LANES = VECTOR / 4, WIDE = WIDTH / LANES;
   Integers sum[ROWS][WIDE];
 #pragma GCC unroll 8
@@ -227,12 +229,16 @@ __attribute__((noinline)) bool may_be_close(const int32_t *panel, const int32_t 
         sum[r][part] = squares(z, mu[part], rate[part], sum[r][part]);
     }
   }
-  Integers close{};
 #pragma GCC unroll 8
-  for (int r = 0; r < ROWS; ++r)
+  for (int r = 0; r < ROWS; ++r) {
+    Integers close{};
 #pragma GCC unroll 4
-    for (int part = 0; part < WIDE; ++part) close |= sum[r][part] <= (beyond[r] - Integers{});
-  return any<float>((Bits<float>)close);
+    for (int part = 0; part < WIDE; ++part)
+      close |= sum[r][part] <= (beyond[r] - Integers{});
+    listed[number] = first + r;
+    number += int(any<float>((Bits<float>)close));
+  }
+  return number;
 }
 
 template <typename T>
@@ -357,40 +363,47 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
   constexpr T INFINITE = std::numeric_limits<T>::infinity();
   Rows<T> rows;
   alignas(PANEL) T kept[TILE + ROWS][WIDTH];
-  int close_rows[TILE + ROWS];
+  int close_rows[TILE + ROWS], listed[TILE + ROWS];
+  const int32_t *steps[TILE + ROWS];
   rows.cut = T(cut);
+  for (int r = 0; r < count + ROWS; ++r) {  // the last block is filled up with rows close to nothing
+    steps[r] = screen.z + (r < count ? r : 0) * screen.pairs;
+    rows.beyond[r] = r < count ? std::numeric_limits<int32_t>::max() : -1;
+  }
   for (int r = 0; r < count; ++r) {
     rows.recent[r] = Vec<T>{};
     rows.sum[r] = 0.0;
     rows.reference[r] = INFINITE;
     rows.limit[r] = std::numeric_limits<T>::max();  // an infinite energy is no term
-    rows.beyond[r] = std::numeric_limits<int32_t>::max();
+    listed[r] = r;  // all rows, where there is no screen
   }
-  const int64_t step = dims > LOOKS * STEP ? (dims + LOOKS - 1) / LOOKS : STEP;
+  // What a screen lists is hardly ever told to be far before the last dimensions.
+  const int64_t few = dims > LOOKS * STEP ? (dims + LOOKS - 1) / LOOKS : STEP;
+  const int64_t step = screen.pairs ? dims : few;
   const int64_t stride = WIDTH * (2 * dims + 1);
   for (int64_t panel = first / WIDTH; panel * WIDTH < last; ++panel) {
     const int64_t left = panel * WIDTH;
     const bool edge = left < first || left + WIDTH > last;
     const T *const constants = panels + panel * stride, *const weights = constants + WIDTH;
+    int number = count;
+    if constexpr (SCREENS && WIDTH * 4 >= VECTOR) if (screen.pairs) {
+      const int32_t *const place = screen.panels + panel * WIDTH * (1 + 2 * screen.pairs);
+      number = 0;
+      // Few rows will want the panel, and each would wait for it: fetched while all are screened.
+      for (int64_t at = 0; at < stride; at += WIDTH) __builtin_prefetch(constants + at, 0, 2);
+      for (int top = 0; top < count; top += ROWS)
+        number = list_close<WIDTH>(place, steps + top, rows.beyond + top, screen.pairs, top, listed,
+                                   number);
+    }
     int waiting = 0;
-    for (int top = 0; top < count; top += ROWS) {
-      if constexpr (SCREENS && WIDTH * 4 >= VECTOR) if (screen.pairs) {
-        const int32_t *x[ROWS];
-        int32_t beyond[ROWS];
-        for (int r = 0; r < ROWS; ++r) {
-          const int row = top + r < count ? top + r : count - 1;
-          x[r] = screen.z + row * screen.pairs;
-          beyond[r] = rows.beyond[row];
-        }
-        const int64_t place = panel * WIDTH * (1 + 2 * screen.pairs);
-        if (!may_be_close<WIDTH>(screen.panels + place, x, screen.pairs, beyond)) continue;
-      }
+    for (int top = 0; top < number; top += ROWS) {
+      int row[ROWS];
       const T *x[ROWS];
       T limit[ROWS];
       for (int r = 0; r < ROWS; ++r) {  // a short last block repeats its last row
-        const int row = top + r < count ? top + r : count - 1;
-        x[r] = z + row * dims;
-        limit[r] = rows.limit[row];
+        row[r] = listed[top + r < number ? top + r : number - 1];
+        x[r] = z + row[r] * dims;
+        limit[r] = rows.limit[row[r]];
       }
       Vec<T> energy[ROWS][PARTS];
 #pragma GCC unroll 8
@@ -427,13 +440,13 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
       for (int r = 0; r < ROWS; ++r)
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; ++part)
-          std::memcpy(kept[top + r] + part * LANES, &energy[r][part], VECTOR);
+          std::memcpy(kept[row[r]] + part * LANES, &energy[r][part], VECTOR);
       // Without a branch: which rows are close is as good as random, and a wrong guess costs more
       // than the terms of a panel.
 #pragma GCC unroll 8
       for (int r = 0; r < ROWS; ++r) {
-        close_rows[waiting] = top + r;
-        waiting += int(any<T>(near<T>(least<T>(energy[r]), limit[r]))) & int(top + r < count);
+        close_rows[waiting] = row[r];
+        waiting += int(any<T>(near<T>(least<T>(energy[r]), limit[r]))) & int(top + r < number);
       }
     }
     if constexpr (sizeof(T) == 4)

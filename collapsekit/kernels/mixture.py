@@ -221,7 +221,7 @@ def _group_tile(
         if fixed is None:
             return native.Rows(x.float(), steps=steps)
         factors, common, fits[part] = fixed.features(x[:, -fixed.dims :])
-        return native.Rows(x[:, : -fixed.dims].float(), factors, common)
+        return native.Rows(x[:, : -fixed.dims].float(), factors, common, steps)
 
     found = native.sums(group, rows, own - group.start, span, len(columns))
     level = "float64" if single else group.level

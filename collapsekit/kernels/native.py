@@ -48,7 +48,7 @@ about what the build takes, once. By size alone: if it also hung on whether a li
 cache, the same audit would give other last digits after a large one than before."""
 
 _PANEL_BYTES = 64  # as in mixture.cpp
-_TILE = 64  # rows, as in mixture.cpp
+_TILE = 256  # rows, as in mixture.cpp
 _ROWS_AT_ONCE = 16 * _TILE  # per call at most: a call costs what some 50,000 pairs do
 _OPTIONS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno")
 # Never -ffast-math or -Ofast: linked with them, a library turns subnormals off for the process.
@@ -371,7 +371,7 @@ def _check_screen(found: ctypes.CDLL) -> None:
     energy = ((z[:, None].double() - mean) * rate).square().sum(-1)
     own = torch.arange(rows)
     energy[own, own] = math.inf
-    screen = choose_screen(mean, scale, torch.zeros_like(mean[:, 0]), 32, width)
+    screen = choose_screen(mean, scale, torch.zeros_like(mean[:, 0]), torch.arange(dims), 32, width)
     assert screen is not None  # these columns are the same everywhere
     panels = torch.zeros((count, 2 * dims + 1))
     panels[:, 1::2], panels[:, 2::2] = rate, mean * rate
