@@ -172,15 +172,24 @@ class Categorical:
         return scores
 
     def mean(self, output: Tensor) -> Tensor:
-        """The most probable class: the only value of a category that can be an input again."""
+        """The most probable class: the only value of a category that can be an input again.
+
+        Raises
+        ------
+        ModelError
+            The output has no classes; so do `smooth` and `divergence`.
+        """
+        _has_classes(output)
         return output.argmax(dim=1)
 
     def smooth(self, output: Tensor) -> Tensor:
         """The probabilities."""
+        _has_classes(output)
         return torch.softmax(output, dim=1)
 
     def divergence(self, output: Tensor, other: Tensor) -> Tensor:
         """Sum over positions of sum_c p_c ln(p_c / p'_c)."""
+        _has_classes(output)
         p, q = (torch.log_softmax(out.to(torch.float64), dim=1) for out in (output, other))
         return (p.exp() * (p - q)).flatten(1).sum(dim=1)
 
@@ -287,6 +296,16 @@ def _same_shape(output: Tensor, x: Tensor) -> None:
             got=f"output {tuple(output.shape)}",
             expected=f"{tuple(x.shape)}, as the data",
             remedy="reshape in decode, or give data in the shape that decode returns",
+        )
+
+
+def _has_classes(output: Tensor) -> None:
+    if output.ndim < 2 or not output.shape[1]:
+        raise ModelError(
+            "the decoder's output has no classes",
+            got=f"output {tuple(output.shape)}",
+            expected="logits [B, classes, ...]",
+            remedy="move the class axis to position 1, or declare another likelihood",
         )
 
 

@@ -143,6 +143,14 @@ def test_labels_that_are_no_classes_are_an_error(x: list[list[float]], told: str
     assert Categorical().log_prob(torch.zeros(1, 3, 2), whole) == pytest.approx(-2 * np.log(3))
 
 
+@pytest.mark.parametrize("shape", [(5,), (5, 0), (5, 0, 3)])
+def test_outputs_without_classes_are_named(shape: tuple[int, ...]) -> None:
+    output, law = torch.zeros(shape), Categorical()
+    for call in (law.mean, law.smooth, lambda out: law.divergence(out, out)):
+        with pytest.raises(ModelError, match=r"no classes(.|\n)*move the class axis"):
+            call(output)
+
+
 def test_samples_that_are_one_class_each() -> None:
     """Integers [N], logits [N, C]: nothing breaks off; probabilities move where classes jump."""
     weights = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

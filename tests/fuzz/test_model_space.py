@@ -43,6 +43,9 @@ FOUND = (
     Case(data="some NaN", mean="signs", scale="by dimension", probes=1),  # SVD of missing data
     Case(n=5, p=1, probes=3),  # tangent_rank's interval reached 4 of 1 direction
     Case(encoder="by batch", decoder="1e300", population=20, probes=2),
+    # Outputs that a decoder gives late, and that are no logits: IndexError, twice.
+    Case(d=4, decoder="raises on some", likelihood="categorical", population=2, seed=2, probes=1),
+    Case(n=2, p=1, decoder="wrong shape late", likelihood="categorical", probes=3),
     Case(family="LowRank", scale="1e-30"),  # torch could not factor the covariance
 )
 
