@@ -32,7 +32,7 @@ class Adapter(Protocol):
         The part of `x` that decode reconstructs, where `x` is not one array.
     identity(x) -> array [B, ...]
         What makes a sample the same as another, where that is not all of `x`; raises `Unavailable`
-        where nothing tells.
+        where nothing tells. Any other error is told, and no sample taken for a copy.
     as_input(reconstruction) -> x
         Turns a reconstruction (the decoder's mean in data space) into something that `encode`
         takes; ``as_input(reconstruction, context)`` where `context` exists.

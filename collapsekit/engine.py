@@ -24,7 +24,7 @@ from collapsekit.adapter import session
 from collapsekit.adapters import Opened, as_adapter
 from collapsekit.archive import SUBSET
 from collapsekit.door import Door
-from collapsekit.errors import InputError, Unavailable
+from collapsekit.errors import InputError, Unavailable, brief
 from collapsekit.findings import Finding, Severity, fold
 from collapsekit.groups import GroupDoor, is_grouped, names_of
 from collapsekit.independent import rows_alike
@@ -36,7 +36,7 @@ from collapsekit.provenance import provenance, run_block
 from collapsekit.results import QUARANTINED, Audit, Result
 from collapsekit.sample_table import SampleTable, as_field
 from collapsekit.samples import Samples, as_samples
-from collapsekit.shards import POLICIES, Lost, Policy, brief, told
+from collapsekit.shards import POLICIES, Lost, Policy, told
 from collapsekit.spool import SpooledRows
 from collapsekit.tables import infinite, joined, places, summary_table
 from collapsekit.task import POPULATION, Origin, Plan, Task
@@ -474,6 +474,7 @@ def _troubles(task: Task) -> list[Finding]:
     size, distinct = task.population.size, task.population.distinct.size
     common = int(task.population.common.sum())
     found += troubles.copies(size, distinct, task.population.effective, common)
+    found += troubles.unlike(task.population.unlike)
     gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")
     measured = count - lost.total - gone
     rows = {

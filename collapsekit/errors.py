@@ -34,6 +34,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]} ... {text[-30:]}"
 
 
+def brief(error: BaseException) -> str:
+    """An error's text on one line, cut."""
+    text = " ".join(str(error).split())
+    return text[:300] + ("..." if len(text) > 300 else "")
+
+
 def _rebuild(
     kind: type[CollapsekitError], what: str, got: str, expected: str, remedy: str
 ) -> CollapsekitError:

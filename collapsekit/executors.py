@@ -8,8 +8,7 @@ from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from collapsekit.errors import InputError
-from collapsekit.shards import brief
+from collapsekit.errors import InputError, brief
 
 
 def workers(executor: Executor) -> int:

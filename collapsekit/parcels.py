@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collapsekit.errors import InputError
-from collapsekit.shards import brief
+from collapsekit.errors import InputError, brief
 
 
 class _Arrays(pickle.Pickler):

@@ -27,13 +27,13 @@ import torch
 
 from collapsekit import heap
 from collapsekit.adapter import session
-from collapsekit.errors import InputError
+from collapsekit.errors import InputError, brief
 from collapsekit.executors import workers
 from collapsekit.jobs import Crowd, Errand, Job, Made, Recipe, Shop, compute, make
 from collapsekit.parcels import arrays, packed
 from collapsekit.population import Population
 from collapsekit.products import Place
-from collapsekit.shards import BadSample, Outcome, brief
+from collapsekit.shards import BadSample, Outcome
 
 # -- in the worker ---------------------------------------------------------------------------------
 

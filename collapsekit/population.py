@@ -21,7 +21,7 @@ from torch import Tensor
 from collapsekit.adapter import offers
 from collapsekit.copies import of_the_law, originals
 from collapsekit.door import Door
-from collapsekit.errors import Unavailable
+from collapsekit.errors import ModelError, Unavailable, brief
 from collapsekit.independent import rows_alike
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
@@ -39,7 +39,7 @@ from collapsekit.posteriors import (
 )
 from collapsekit.products import Key, Place, on_device, product
 from collapsekit.readers import as_tensor
-from collapsekit.samples import Inputs
+from collapsekit.samples import Inputs, rows_of
 from collapsekit.streaming import Array, Moments, merged, to_numpy
 
 TILE = 512
@@ -150,18 +150,42 @@ class Population:
         return self._heads[limit]
 
     @property
-    @product
     def repeats(self) -> Array | None:
         """For each row the first whose input is the same: int64 [k]; None where none repeats."""
-        read, adapter = self._read, self.door.adapter
+        return self._repeats[0]
+
+    @property
+    def unlike(self) -> str:
+        """The error that kept repeated inputs from being found; nothing where none did."""
+        return self._repeats[1]
+
+    @property
+    @product
+    def _repeats(self) -> tuple[Array | None, str]:
+        read = self._read
         if read is None:
-            return None
+            return None, ""
         try:
-            if offers(adapter, "identity"):
-                return originals(self.posterior, lambda r: as_tensor(adapter.identity(read(r))))
-            return originals(self.posterior, read)
-        except Exception:  # no identity, or inputs that cannot be read again: what needs them tells
-            return None
+            return originals(self.posterior, lambda rows: self._identity(read(rows))), ""
+        except Unavailable:  # nothing tells samples apart, or they can be read one way only
+            return None, ""
+        except Exception as error:
+            return None, f"{type(error).__name__}: {brief(error)}"
+
+    def _identity(self, x: Inputs) -> Inputs:
+        """What makes a sample the same as another: all of its input, or what the adapter says."""
+        adapter = self.door.adapter
+        if not offers(adapter, "identity"):
+            return x
+        found, rows = as_tensor(adapter.identity(x)), rows_of(x)
+        if found.shape[:1] != (rows,):
+            raise ModelError(
+                "the adapter's identity does not have a row for every sample",
+                got=f"{tuple(found.shape)} for {rows} samples",
+                expected=f"({rows}, ...)",
+                remedy="keep the samples on the first axis in identity",
+            )
+        return found
 
     @cached_property
     def common(self) -> Array:

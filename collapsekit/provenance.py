@@ -18,7 +18,7 @@ import torch
 
 from collapsekit.described import described
 from collapsekit.door import Door
-from collapsekit.errors import Unavailable
+from collapsekit.errors import Unavailable, brief
 from collapsekit.likelihoods import Bernoulli, Categorical, Gaussian
 from collapsekit.population import Population
 from collapsekit.posteriors import DiagonalGaussian
@@ -31,11 +31,12 @@ def provenance(
 ) -> dict[str, Any]:
     """What was audited, on what, and how: JSON-ready."""
     adapter = door.adapter
+    mark, unread = fingerprint(population, count)
     return {
         "model": str(getattr(adapter, "description", type(adapter).__name__)),
         "adapter": type(adapter).__name__,
         "data": samples.description,
-        "data_fingerprint": fingerprint(population, count),
+        "data_fingerprint": mark,
         "n": count,
         "population": population.size,
         "dimensions": door.dims,
@@ -48,15 +49,16 @@ def provenance(
         "reductions": "KL and errors are summed over dimensions and values, means are over "
         "samples; nats",
         "passes": dict(sorted(door.passes.items())),
-        "notes": [*samples.notes, *door.notes, *getattr(adapter, "notes", ())],
+        "notes": [*samples.notes, *door.notes, *getattr(adapter, "notes", ()), *unread],
         "versions": dict(_versions()),
     }
 
 
-def fingerprint(population: Population, count: int) -> str:
+def fingerprint(population: Population, count: int) -> tuple[str | None, tuple[str, ...]]:
     """Hash of N and of the 256 samples that the seed's key picks: equal for equal data.
 
-    The whole data are never hashed: that would cost a pass of its own on large files.
+    The whole data are never hashed: that would cost a pass of its own on large files. None, and a
+    note, where they cannot be read any more: the audit is finished, and worth more than its mark.
     """
     digest = hashlib.sha256(f"{count}".encode())
     head = population.head(256)
@@ -68,7 +70,10 @@ def fingerprint(population: Population, count: int) -> str:
             digest.update(to_numpy(leaf.contiguous()).tobytes())
     except Unavailable:
         pass  # no inputs at all: N and the keyed indices have to do
-    return digest.hexdigest()[:32]
+    except Exception as error:
+        why = f"{type(error).__name__}: {brief(error)}"
+        return None, (f"the data have no fingerprint, they could not be read again ({why})",)
+    return digest.hexdigest()[:32], ()
 
 
 def identity(

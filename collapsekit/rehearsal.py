@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from collapsekit.door import Door
-from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable
+from collapsekit.errors import CollapsekitError, InputError, ModelError, Unavailable, brief
 from collapsekit.findings import Finding, Severity
 from collapsekit.observation import Observation, first_rows, population_rows, prior_draws
 from collapsekit.posteriors import Family
@@ -19,7 +19,7 @@ from collapsekit.probe import Probe
 from collapsekit.products import Place
 from collapsekit.readers import Encoded
 from collapsekit.samples import Batch, Inputs, take_rows
-from collapsekit.shards import brief, told
+from collapsekit.shards import told
 from collapsekit.streaming import to_numpy
 from collapsekit.subset import KeyedSubset
 from collapsekit.troubles import BATCHWISE, RANDOM, RANDOM_DECODER

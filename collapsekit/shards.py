@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from collapsekit.door import Door, out_of_memory
-from collapsekit.errors import ModelError, Unavailable
+from collapsekit.errors import ModelError, Unavailable, brief
 from collapsekit.observation import Observation, Source, population_rows, prior_draws
 from collapsekit.population import Population
 from collapsekit.probe import Probe, States, merge
@@ -419,12 +419,6 @@ def block_shards(
             shards.append(tuple(held))
             held, looks = [], 0
     return [*shards, tuple(held)] if held else shards
-
-
-def brief(error: BaseException) -> str:
-    """An error's text on one line, cut."""
-    text = " ".join(str(error).split())
-    return text[:300] + ("..." if len(text) > 300 else "")
 
 
 def told(reason: Unavailable) -> str:

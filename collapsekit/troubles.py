@@ -163,7 +163,8 @@ COPIES = Code(
     "multiplied, intervals of what is peculiar to it are still too narrow. Data of few values, "
     "each more than 30 times on average, are not told: there repetition is the law of the data. So "
     "it is for one input, a blank image say, that makes up more than 2 % of the samples and comes "
-    "more than 5 times as often as inputs do on average: it is told, and is no copy.",
+    "more than 5 times as often as inputs do on average: it is told, and is no copy. "
+    "Where inputs could not be compared, that is told.",
     formula="inputs equal bit for bit (and posteriors to 1e-5 of their spread), m_c of each "
     "distinct one, in the population of n samples; n_eff = n^2 / sum m_c^2. A measure of r samples "
     "has standard errors, jackknives, Wilson's limits and order statistics of r / a independent "
@@ -359,6 +360,21 @@ def copies(count: int, distinct: int, effective: float, common: int = 0) -> list
             f"{effective:,.0f} independent ones, and intervals over all of them are "
             f"{(count / effective) ** 0.5:.2f} times as long for it.",
         ),
+    ]
+
+
+def unlike(why: str) -> list[Finding]:
+    """Copies that could not be looked for, with the error."""
+    if not why:
+        return []
+    return [
+        COPIES.finding(
+            Severity.WARN,
+            f"copies were not looked for ({why}): every sample counts as an independent one, and "
+            "should there be copies, intervals are too short.",
+            advice="Read these inputs again by hand, and call the adapter's identity on them where "
+            "it has one.",
+        )
     ]
 
 

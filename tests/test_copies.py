@@ -186,3 +186,90 @@ def test_equal_posteriors_of_a_file_are_no_copies(tmp_path: Path) -> None:
     np.savez(tmp_path / "given.npz", mean=mean, scale=scale, x=np.arange(90) // 2)
     told = ck.audit(f"posteriors:{tmp_path / 'given.npz'}").findings
     assert next(f.message for f in told if f.code == "CK014").startswith("45 of 90 samples are")
+
+
+class Named:
+    """An adapter with an identity of its own."""
+
+    def __init__(self, identity: Any) -> None:
+        self.identity = identity
+
+    encode = staticmethod(encode)
+
+
+def fails(x: Tensor) -> Tensor:
+    raise KeyError("no such patient")
+
+
+@pytest.mark.parametrize("shards", [None, 3])
+@pytest.mark.parametrize(
+    ("identity", "told"),
+    [
+        (fails, "KeyError: 'no such patient'"),
+        (lambda x: x[:1], "got: (1, 2) for"),
+        (lambda x: "patient", "TypeError"),
+    ],
+)
+def test_an_identity_that_fails_is_told_and_costs_nothing_else(
+    identity: Any, told: str, shards: int | None
+) -> None:
+    x = samples().repeat(TIMES, 1)
+    probes = [ck.probes.KL(), ck.probes.MutualInformation()]
+    audit = ck.audit(Named(identity), x, probes=probes, shards=shards)
+    found = [f for f in audit.findings if f.code == "CK014"]
+    assert len(found) == 1
+    assert found[0].severity is ck.Severity.WARN
+    assert "copies were not looked for" in found[0].message
+    assert told in found[0].message
+    assert found[0].advice
+    # What an audit without copies would say: every sample by itself.
+    apart = ck.audit(Named(lambda x: torch.rand(len(x))), x, probes=probes)
+    assert not [f for f in apart.findings if f.code == "CK014"]
+    assert audit.summary.equals(apart.summary)
+
+
+def test_an_identity_says_what_is_a_copy() -> None:
+    x = torch.cat([samples().repeat(2, 1), torch.arange(2.0 * DISTINCT)[:, None]], dim=1)
+
+    def alike(x: Tensor) -> tuple[Tensor, Tensor]:
+        return encode(x[:, :DIMS])
+
+    def audited_by(identity: Any) -> list[str]:
+        model = Named(identity)
+        model.encode = alike  # type: ignore[method-assign]
+        found = ck.audit(model, x, probes=["kl"]).findings
+        return [f.message for f in found if f.code == "CK014"]
+
+    assert not audited_by(None)  # the third column tells every sample apart
+    assert audited_by(lambda x: x[:, :DIMS])[0].startswith("200 of 400 samples are copies")
+
+    def nothing(x: Tensor) -> Tensor:
+        raise ck.Unavailable("nothing tells samples apart")
+
+    assert not audited_by(nothing)
+
+
+def test_inputs_that_cannot_be_read_again_are_told(tmp_path: Path) -> None:
+    class Once:
+        """A data set whose disk fails after the first pass."""
+
+        reads = 0
+
+        def __len__(self) -> int:
+            return 50
+
+        def __getitem__(self, i: int) -> Tensor:
+            self.reads += 1
+            if self.reads > 70:  # the rehearsal, and the pass over the data
+                raise OSError("the disk is gone")
+            return torch.zeros(DIMS)
+
+    audit = audited(Once())  # type: ignore[arg-type]
+    assert audit.number("rate").n == 50
+    found = [f.message for f in audit.findings if f.code == "CK014"]
+    assert "copies were not looked for (OSError: the disk is gone)" in found[0]
+    assert audit.provenance["data_fingerprint"] is None
+    assert "OSError: the disk is gone" in audit.provenance["notes"][-1]
+    assert "taken on trust" in ck.compare({"a": audit, "b": audit}).notes[0]
+    assert audit.to_html()
+    assert ck.load(audit.save(tmp_path / "a.audit")).to_json() == audit.to_json()
