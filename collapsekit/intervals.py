@@ -84,7 +84,7 @@ def jackknife_number(
     it would hide its error.
     """
     value, error, bias = (float(x) for x in (found.value, found.error, found.bias))
-    half = half_width(found)
+    half = float(half_width(found))
     told = f"95 % interval, jackknife of {found.groups} groups" + (f"; {note}" if note else "")
     low, high = (
         float(np.fmin(value - bias - half, value)),
@@ -97,9 +97,10 @@ def jackknife_number(
     return Number(name, value, *within(low, value, high, least, most), unit, n, told)
 
 
-def half_width(found: Jackknife) -> float:
-    """Half of a jackknife's 95 % interval: Student's t times the error."""
-    return float(student.ppf(0.975, max(found.groups - 1, 1))) * float(found.error)
+def half_width(found: Jackknife) -> Array:
+    """Half of a jackknife's 95 % interval, of each value: Student's t times the error."""
+    half: Array = student.ppf(0.975, max(found.groups - 1, 1)) * np.asarray(found.error)
+    return half
 
 
 def share_number(

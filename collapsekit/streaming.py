@@ -295,6 +295,20 @@ class Grouped:
         """The state of all groups together."""
         return merged([part for part in self.parts if part is not None])
 
+    def against_others(self, make: Callable[[Any, Any], State]) -> Grouped:
+        """Each group's state made anew from it and from the sum of the others.
+
+        For what is estimated elsewhere than where it is used (cross-fitting). One group alone is
+        its own other.
+        """
+        held = [g for g, part in enumerate(self.parts) if part is not None]
+        present = [self.parts[g] for g in held]
+        others = _all_but_one(present) if len(present) > 1 else present
+        parts: list[State | None] = [None] * len(self.parts)
+        for g, part, rest in zip(held, present, others, strict=True):
+            parts[g] = make(part, rest)
+        return type(self)(tuple(parts))
+
     def jackknife(self, value: Callable[[Any], Array]) -> Jackknife:
         """Value, standard error and bias of a smooth function of the state.
 
@@ -308,15 +322,20 @@ class Grouped:
         if g < 2:
             unknown = np.full_like(centre, np.nan)
             return Jackknife(centre, unknown, unknown, g)
-        # What comes before a group and what comes after it: 3 g sums, not g squared.
-        before = list(accumulate(present, operator.add))
-        after = list(accumulate(present[::-1], lambda a, b: b + a))[::-1]
-        others = [after[1], *(before[i - 1] + after[i + 1] for i in range(1, g - 1)), before[-2]]
-        left_out = np.stack([np.asarray(value(state)) for state in others])
+        left_out = np.stack([np.asarray(value(state)) for state in _all_but_one(present)])
         mean = left_out.mean(axis=0)
         spread = ((left_out - mean) ** 2).sum(axis=0)
         error = np.sqrt(alike() * spread * (g - 1) / g)
         return Jackknife(centre, error, alike() * (g - 1) * (mean - centre), g)
+
+
+def _all_but_one(states: Sequence[Any]) -> list[Any]:
+    """For each of two states or more the sum of the others."""
+    # What comes before a state and what comes after it: 3 g sums, not g squared.
+    before = list(accumulate(states, operator.add))
+    after = list(accumulate(states[::-1], lambda a, b: b + a))[::-1]
+    between = (before[i - 1] + after[i + 1] for i in range(1, len(states) - 1))
+    return [after[1], *between, before[-2]]
 
 
 def _plus(a: Any, b: Any) -> Any:

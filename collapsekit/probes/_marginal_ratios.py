@@ -25,11 +25,15 @@ class Ratios:
     without : Tensor, float64 [B, m]
         The same without it and its copies: the KL reads low (both by Jensen). The population's
         lies between.
+    control : Tensor, float64 [B, m]
+        ln of the posterior over ln of the prior at the same code, less its expectation KL_j: its
+        mean is 0 whatever the input. 0 where the ratios are expectations and no draws.
     """
 
     dims: Tensor
     each: Tensor
     without: Tensor
+    control: Tensor
 
 
 def ratios(obs: Observation, limit: int | None, most: int) -> Ratios | None:
@@ -53,10 +57,12 @@ def _at_draws(obs: Observation, limit: int | None, most: int) -> Ratios:
     marginal = population.log_marginals(limit, most, obs.seed)[obs.rows]
     log_prior = obs.prior.log_each(z)[:, dims]
     copies = torch.as_tensor(population.copies[obs.rows], device=z.device)[:, None]
-    share = copies * torch.exp(obs.posterior.log_each(z)[:, dims] - marginal) / k
+    own = obs.posterior.log_each(z)[:, dims]
+    share = copies * torch.exp(own - marginal) / k
     rest = (k - copies).clamp(min=1)
     others = marginal + torch.log1p(-share.clamp(max=1 - 1e-9)) + (k / rest).log()
-    return Ratios(dims, marginal - log_prior, others - log_prior)
+    control = own - log_prior - obs.kl[:, dims]
+    return Ratios(dims, marginal - log_prior, others - log_prior, control)
 
 
 def _over_classes(obs: Observation, q: Categorical, p: Categorical, most: int) -> Ratios:
@@ -76,4 +82,4 @@ def _over_classes(obs: Observation, q: Categorical, p: Categorical, most: int) -
     def expected(aggregate: Tensor) -> Tensor:
         return torch.where(own > 0, own * (aggregate.log() - prior), 0.0).sum(dim=2)
 
-    return Ratios(dims, expected(together), expected(others))
+    return Ratios(dims, expected(together), expected(others), torch.zeros_like(own[:, :, 0]))

@@ -192,7 +192,7 @@ def _below(found: Jackknife, most: float) -> Jackknife:
     and a symmetric interval misses on one side (6 % at 1.9 of 2). Both ends move down by the
     square of the root's own half width.
     """
-    half = half_width(found)
+    half = float(half_width(found))
     gap = most - float(found.value - found.bias)
     if not half > 0:
         return found

@@ -13,11 +13,13 @@ import torch
 
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import jackknife_number
+from collapsekit.intervals import half_width, jackknife_number
+from collapsekit.kernels.marginals import ACCURACY
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import DiagonalGaussian
 from collapsekit.probe import States, measure
+from collapsekit.probes._controlled import each, split, with_totals
 from collapsekit.probes._marginal_ratios import ratios
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
@@ -34,7 +36,7 @@ MISMATCH = Code(
     "posteriors in dimension j; where the densities are no products, aggregate_mismatch = "
     "KL(q^ || p) = rate - information, told and not judged. Bracket: without and with a sample's "
     "own posterior in the average, or by the codes' means and variances alone, less a jackknife's "
-    "bias and error. Warned about when its lower end exceeds 0.5 nat and 1 % of the rate.",
+    "bias and error. The draw's own noise is taken out by a control variate, ln q/p less the KL. Warned about when its lower end exceeds 0.5 nat and 1 % of the rate.",
     remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the "
     "prior, or raise beta.",
     source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",
@@ -83,13 +85,10 @@ class InformationBudget:
         measured: tuple[int, ...] = ()
         if found is not None:
             measured = tuple(found.dims.tolist())
-            sums = torch.stack([found.each.sum(dim=1), found.without.sum(dim=1)], dim=1)
-            states["mismatch"] = Moments.of(found.each)
-            states["mismatch_total"] = Moments.of(sums)
-            states["information"] = Moments.of(obs.kl[:, found.dims] - found.each)
             # Rate, mismatch and information of one sample err together: their difference is kept.
-            rest = obs.kl_total - sums[:, 0]
-            states["overlap"] = Moments.of(torch.stack([rest - upper, rest - lower], dim=1))
+            rest = found.each.sum(dim=1) - obs.kl_total
+            totals = torch.stack([found.without.sum(dim=1), rest + upper, rest + lower], dim=1)
+            states["split"] = split(found, obs.kl[:, found.dims], totals, obs.index)
         if isinstance(obs.posterior, DiagonalGaussian) and found is not None:
             codes = (obs.z - obs.prior.mean) / obs.prior.scale
             states["codes"] = Grouped.of(
@@ -118,27 +117,31 @@ class InformationBudget:
             self.saturation,
             "",
         )
-        if "mismatch" not in state:
+        if "split" not in state:
             return _whole(rate, rate_error, information, saturated)
-        mismatch = state["mismatch"]
-        split = pd.DataFrame(
+        m = len(measured)
+        parts = each(state["split"], m)
+        told, mismatch = parts.mean[:m], parts.mean[m:]
+        split_up = pd.DataFrame(
             {
-                "aggregate_kl": mismatch.mean,
-                "aggregate_kl_se": mismatch.standard_error,
-                "information": state["information"].mean,
-                "information_se": state["information"].standard_error,
+                "aggregate_kl": mismatch,
+                "aggregate_kl_se": parts.standard_error[m:],
+                "information": told,
+                "information_se": parts.standard_error[:m],
             },
             index=pd.Index(list(measured), name="dimension"),
         )
-        n, whole = information.n, len(measured) == dims
-        some = list(measured)
-        least = 0.0 if codes is None else _by_moments(codes, some)
-        mismatched = _between(state["mismatch_total"], least, n, len(measured), dims)
+        n, whole = information.n, m == dims
+        sums = with_totals(state["split"], m)
+        least = 0.0 if codes is None else _by_moments(codes, list(measured))
+        # The grid's own error counts where samples leave none: one posterior for all.
+        grid = 0.0 if codes is None else m * ACCURACY
+        mismatched = _between(sums, grid, least, n, m, dims)
         rest = rate - mismatched.value - information.value
         if saturated or not whole:
             rest = math.nan
-        without = max(float(state["mismatch_total"].mean[1]), least, 0.0)
-        overlap = _overlap(rest, state["overlap"], mismatched.value - without, dims)
+        without = max(float(sums.whole.mean[1]), least, 0.0)
+        overlap = _overlap(rest, sums, grid, mismatched.value - without, n, dims)
         budget = _table(
             rate,
             rate_error,
@@ -146,16 +149,16 @@ class InformationBudget:
             {"total correlation": overlap, "dimension-wise KL": mismatched},
         )
         # The rate of the dimensions that were measured: beyond 256 they are not all.
-        spent = float((state["information"].mean + mismatch.mean).sum())
+        spent = float((told + mismatch).sum())
         bar = max(self.mismatch, self.mismatch_share * spent)
         severity = Severity.WARN if mismatched.low > bar else Severity.OK
-        worst = np.argsort(-mismatch.mean)[:10]
+        worst = np.argsort(-mismatch)[:10]
         of = "" if whole else f" of {dims}"
         message = (
             f"the aggregated posterior is {mismatched.digits()} nats{mismatched.interval()} away "
-            f"from the prior, summed over {len(measured)}{of} dimensions"
+            f"from the prior, summed over {m}{of} dimensions"
         )
-        capped = int((split["information"] > self.saturation * math.log(k)).sum())
+        capped = int((told > self.saturation * math.log(k)).sum())
         if capped:
             message += (
                 f"; the information of {capped} of them is at its ceiling, ln {k:,} = "
@@ -170,7 +173,7 @@ class InformationBudget:
         )
         return Result(
             numbers=(mismatched, overlap) if whole else (mismatched,),
-            dimensions=pd.concat([aggregate, split.reindex(everything)], axis=1),
+            dimensions=pd.concat([aggregate, split_up.reindex(everything)], axis=1),
             findings=(finding,),
             tables={"information_budget": budget},
         )
@@ -227,49 +230,52 @@ def _by_moments(codes: Grouped, dims: Sequence[int]) -> float:
     return float(np.nan_to_num(jackknife_number("", codes.jackknife(bound), "nats", 0).low))
 
 
-def _between(total: Moments, least: float, n: int, measured: int, dims: int) -> Number:
+def _between(sums: Grouped, grid: float, least: float, n: int, measured: int, dims: int) -> Number:
     """The mismatch of the audited samples, in the bracket of their population."""
-    with_own, without = (float(v) for v in total.mean)
-    errors = np.nan_to_num(total.standard_error)
+    found = sums.jackknife(lambda part: part.mean[:2])
+    with_own, without = (float(v) for v in found.value)
+    wide = np.nan_to_num(half_width(found)) + grid
     value = max(with_own, 0.0)
     return Number(
         "dimensionwise_kl",
         value,
-        min(max(without - 2 * float(errors[1]), least, 0.0), value),
-        max(with_own + 2 * float(errors[0]), value),
+        min(max(without - float(wide[1]), least, 0.0), value),
+        max(with_own + float(wide[0]), value),
         "nats",
         n,
         f"sum over {measured} of {dims} dimensions of KL(aggregate || prior); bracket without and "
-        "with a sample's own posterior in the aggregate (or by the codes' moments), widened by two "
-        "standard errors",
+        "with a sample's own posterior in the aggregate (or by the codes' moments), widened by a "
+        "jackknife's 95 %",
     )
 
 
-def _overlap(rest: float, ends: Moments, biased: float, dims: int) -> Number:
+def _overlap(rest: float, sums: Grouped, grid: float, biased: float, n: int, dims: int) -> Number:
     """Total correlation by difference, with information's bracket (METRICS section 4).
 
     Parameters
     ----------
     rest : float
         The difference of the three values; NaN where the information is saturated.
-    ends : Moments
-        Each sample's rate - mismatch - information, by the upper and by the lower bound.
+    sums : Grouped
+        Each sample's mismatch + information - rate, by the upper and by the lower bound.
+    grid : float
+        Largest error of the mismatch's numerics.
     biased : float
         How far the mismatch lies above its own lower end, which the upper end gains.
-    dims : int
+    n, dims : int
     """
-    n = int(ends.n[1])
     if dims == 1:
         return Number("total_correlation", 0.0, 0.0, 0.0, "nats", n, "one dimension")
     note = (
-        "rate - dimension-wise KL - information, with information's bracket, widened by two "
-        "standard errors of the samples' differences"
+        "rate - dimension-wise KL - information, with information's bracket, widened by a "
+        "jackknife's 95 % of the samples' differences"
     )
-    widened = 2 * np.nan_to_num(ends.standard_error)
+    found = sums.jackknife(lambda part: -part.mean[2:])
+    wide = np.nan_to_num(half_width(found)) + grid
     # An upper bound that some sample does not have (left-out densities of nothing) says nothing.
-    low = float(ends.mean[0] - widened[0]) if ends.n[0] == n else 0.0
+    low = float(found.value[0] - wide[0]) if sums.whole.n[2] == n else 0.0
     low = max(low, 0.0)
-    high = max(float(ends.mean[1] + widened[1]) + max(biased, 0.0), low)
+    high = max(float(found.value[1] + wide[1]) + max(biased, 0.0), low)
     if math.isnan(rest):
         note += "; no value: information is saturated (CK402)"
     value = rest if math.isnan(rest) else min(max(rest, low), high)
