@@ -82,6 +82,9 @@ def with_totals(state: Grouped, dims: int) -> Grouped:
 
 
 def _coefficient(others: Paired, dims: int) -> Array:
-    spread, common = others.bb[:dims], others.ab[:dims]
-    found = -common / np.where(spread > 0, spread, 1.0)
+    """By the estimate that spreads less: the KL's chance covariance with c is noise to either."""
+    information, mismatch = slice(dims), slice(dims, 2 * dims)
+    spread, steady = others.bb[information], others.aa[information] < others.aa[mismatch]
+    common = np.where(steady, -others.ab[information], others.ab[mismatch])
+    found = common / np.where(spread > 0, spread, 1.0)
     return np.clip(np.where(spread > 0, found, 0.0), 0.0, 1.0)

@@ -36,7 +36,8 @@ MISMATCH = Code(
     "posteriors in dimension j; where the densities are no products, aggregate_mismatch = "
     "KL(q^ || p) = rate - information, told and not judged. Bracket: without and with a sample's "
     "own posterior in the average, or by the codes' means and variances alone, less a jackknife's "
-    "bias and error. The draw's own noise is taken out by a control variate, ln q/p less the KL. Warned about when its lower end exceeds 0.5 nat and 1 % of the rate.",
+    "bias and error. A control variate, ln q/p less the KL, takes out what it can of the draws' "
+    "noise. Warned about when its lower end exceeds 0.5 nat and 1 % of the rate.",
     remedy="Sample from the aggregated posterior (fit a density to the codes) instead of the "
     "prior, or raise beta.",
     source="Hoffman & Johnson 2016; Chen et al. 2018, arXiv 1802.04942, equation 2",
