@@ -11,13 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import jackknife_number
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
+from collapsekit.population import Population
 from collapsekit.probe import States
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Grouped, Paired, keyed_groups
+from collapsekit.streaming import Array, Constant, Grouped, Paired, keyed_groups, to_numpy
+
+SHARED = 10  # samples from which on the mean code under their condition stands for it
 
 ROUND_TRIP = Code(
     id="CK502",
@@ -26,7 +30,10 @@ ROUND_TRIP = Code(
     "different outputs, and a code is identifiable from what it generates. Dimensions that do "
     "not come back are ignored, drowned or folded by the decoder.",
     formula="round_trip_r2[j] = 1 - E(z^_j - z_j)^2 / Var(z_j), z^ = E(D(z)), z drawn from the "
-    "posteriors (or from the prior: round_trip_r2_prior); headline: mean over dimensions, "
+    "posteriors (or from the prior: round_trip_r2_prior). What a condition tells of the code comes "
+    "back without the decoder, so Var is that under one condition: codes are read in widths from "
+    "their row's prior where priors differ, else from the mean code of the row's condition, where "
+    "10 samples or more share it. Headline: mean over dimensions, "
     "clipped at 0. Interval: delete-a-group jackknife, in which a dimension "
     "counts as 0 only where it lies more than 2 standard errors below; that of the robust value is "
     "for rounding and noise as these samples' range sets them, and leaves the range's own error "
@@ -93,12 +100,17 @@ class RoundTrip:
 
     def observe(self, obs: Observation) -> States:
         """One decode and one encode a row; two encodes more for the robust values."""
-        z = obs.z
-        states: States = {"clean": _paired(obs, z, obs.z_recoded)}
+        zero = _zero(obs)
+        states: States = {
+            "clean": _paired(obs, zero, obs.z_recoded),
+            "told": Constant(zero is None and obs.door.conditional and obs.source != "prior"),
+        }
         if self.source == "population":
-            states["rounded"] = _paired(obs, z, obs.z_recoded_rounded)
-            states["noisy"] = _paired(obs, z, obs.z_recoded_noisy(self.noise))
+            states["rounded"] = _paired(obs, zero, obs.z_recoded_rounded)
+            states["noisy"] = _paired(obs, zero, obs.z_recoded_noisy(self.noise))
             states["image"] = Constant(obs.population.images)
+            if zero is not None:  # the residual is one of codes as they are
+                states["as_they_are"] = _paired(obs, None, obs.z_recoded)
         return states
 
     def conclude(self, state: States) -> Result:
@@ -106,7 +118,9 @@ class RoundTrip:
         suffix = "" if self.source == "population" else f"_{self.source}"
         clean: Grouped = state["clean"]
         whole: Paired = clean.whole
-        headline = _mean_r2(f"round_trip_r2{suffix}", clean, lambda s: s.r2)
+        told = state.get("told", Constant(False)).value
+        more = "; what the condition alone tells of a code counts as come back" if told else ""
+        headline = _mean_r2(f"round_trip_r2{suffix}", clean, lambda s: s.r2, more)
         columns = {
             f"round_trip_r2{suffix}": whole.r2,
             f"round_trip_corr2{suffix}": whole.correlation2,
@@ -116,12 +130,12 @@ class RoundTrip:
             columns["robust_round_trip_r2"] = np.minimum(
                 state["rounded"].whole.r2, state["noisy"].whole.r2
             )
-            robust = self._robust(state)
+            robust = self._robust(state, more)
             residual = jackknife_number(
                 "lr_residual",
-                clean.jackknife(lambda s: s.residual.sum()),
+                state.get("as_they_are", clean).jackknife(lambda s: s.residual.sum()),
                 "squared code units",
-                int(whole.n.max(initial=0)),
+                int(state.get("as_they_are", clean).whole.n.max(initial=0)),
                 "summed over dimensions",
                 least=0.0,
             )
@@ -130,7 +144,7 @@ class RoundTrip:
         dimensions = pd.DataFrame(columns, index=pd.RangeIndex(len(whole.n), name="dimension"))
         return Result(numbers=tuple(numbers), dimensions=dimensions, findings=tuple(findings))
 
-    def _robust(self, state: States) -> Number:
+    def _robust(self, state: States, more: str) -> Number:
         # The lower of two per dimension is taken inside the jackknife, group by group.
         both = Grouped(
             tuple(
@@ -144,7 +158,7 @@ class RoundTrip:
             "robust_round_trip_r2",
             both,
             lambda s: np.minimum(s.first.r2, s.second.r2),
-            more="; rounding and noise as these samples' range sets them, taken as given",
+            "; rounding and noise as these samples' range sets them, taken as given" + more,
         )
 
     def _judge(
@@ -197,8 +211,38 @@ class _Two:
         return _Two(self.first + other.first, self.second + other.second)
 
 
-def _paired(obs: Observation, z: Tensor, back: Tensor) -> Grouped:
-    back = back.to(z.device)
+def _zero(obs: Observation) -> tuple[Tensor, Tensor] | None:
+    """From where, and in which units, codes are read: [B, D] each; None for codes as they are.
+
+    A condition that encoder and prior are told comes back whatever the decoder does: the variance
+    of codes between conditions would count as recovered.
+    """
+    if not obs.door.one_prior:
+        try:
+            return obs.prior.mean, obs.prior.scale
+        except Unavailable:  # no moments: the codes as they are
+            return None
+    if obs.door.conditional and obs.source == "population":
+        centre = _centres(obs.population)
+        if bool(centre.isfinite().any()):
+            centre = centre[torch.as_tensor(obs.rows, device=centre.device)]
+            return centre, torch.ones_like(centre)
+    return None
+
+
+def _centres(population: Population) -> Tensor:
+    """Mean code under each row's condition [k, D]; NaN where fewer than 10 samples share it."""
+    mean, classes = population.posterior.mean, population.classes
+    size = np.array([len(rows) for rows in classes])
+    sums = np.add.reduceat(to_numpy(mean)[np.concatenate(classes)], np.cumsum(size) - size, axis=0)
+    centre = np.where(size[:, None] < SHARED, np.nan, sums / size[:, None])
+    return torch.from_numpy(np.repeat(centre, size, axis=0)[population.place]).to(mean.device)
+
+
+def _paired(obs: Observation, zero: tuple[Tensor, Tensor] | None, back: Tensor) -> Grouped:
+    z, back = obs.z, back.to(obs.z.device)
+    if zero is not None:
+        z, back = ((code - zero[0]) / zero[1] for code in (z, back))
     return Grouped.of(keyed_groups(obs.index), lambda rows: Paired.of(z[rows], back[rows]))
 
 
