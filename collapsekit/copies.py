@@ -63,6 +63,20 @@ def of_the_law(first: Array) -> Array:
     return found
 
 
+def different(points: Array) -> tuple[Array, Array]:
+    """The first row of each different point [k, P], and for each row its place among these.
+
+    All rows where they are one and the same point.
+    """
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in points + 0.0)
+    first = np.array([seen.setdefault(digest, row) for row, digest in enumerate(digests)])
+    rows, place = np.unique(first, return_inverse=True)
+    if len(rows) < 2:
+        rows = place = np.arange(len(points))
+    return rows, place
+
+
 def _alike(posterior: Family) -> Array:
     """Rows that have another with nearly the same parameters, ascending."""
     flat = [tensor.reshape(posterior.rows, -1) for tensor in posterior.tensors()]

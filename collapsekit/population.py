@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from collapsekit.adapter import offers
-from collapsekit.copies import of_the_law, originals
+from collapsekit.copies import different, of_the_law, originals
 from collapsekit.door import Door
 from collapsekit.errors import ModelError, Unavailable, brief
 from collapsekit.independent import rows_alike
@@ -464,6 +464,7 @@ class Population:
         """Rows nearest to each row, itself left out: int64 [k, m], found once for all.
 
         In codes: by posterior means in units of the mean posterior width. In inputs: Euclidean.
+        Among different inputs, one row each: copies of a row would crowd out its neighbours.
         """
         points = self.targets
         if space == "codes":
@@ -480,12 +481,14 @@ class Population:
             )
         if largest > _SQUARED:  # who is nearest does not depend on the scale
             array = array / largest
-        m = min(count + 1, self.size)
+        rows, place = different(to_numpy(self.targets))
+        array = array[rows]
+        m = min(count + 1, len(rows))
         found = NearestNeighbors(n_neighbors=m).fit(array).kneighbors(array, return_distance=False)
-        # The row itself is usually first, but a tie may put a duplicate there.
-        keep = found != np.arange(self.size)[:, None]
+        # The row itself is usually first, but a tie may put another there.
+        keep = found != np.arange(len(rows))[:, None]
         keep[keep.all(axis=1), -1] = False
-        near: Array = found[keep].reshape(self.size, m - 1)
+        near: Array = rows[found[keep].reshape(len(rows), m - 1)][place]
         return near
 
     @property

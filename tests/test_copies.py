@@ -273,3 +273,25 @@ def test_inputs_that_cannot_be_read_again_are_told(tmp_path: Path) -> None:
     assert "taken on trust" in ck.compare({"a": audit, "b": audit}).notes[0]
     assert audit.to_html()
     assert ck.load(audit.save(tmp_path / "a.audit")).to_json() == audit.to_json()
+
+
+@pytest.mark.parametrize("times", [4, 15])
+def test_copies_do_not_crowd_out_a_samples_neighbours(times: int) -> None:
+    """Ten nearest of which nine are copies tell of one direction: the rank read 2 of 4."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(100, 4, generator=g, dtype=torch.float64)
+    x[50:] = x[:50] * torch.tensor([-1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+
+    def folded(x: Tensor) -> tuple[Tensor, Tensor]:  # both signs of the first value: one code
+        mean = torch.cat([x[:, :1].abs(), x[:, 1:]], dim=1)
+        return mean, torch.full_like(mean, 0.02)
+
+    probes = [ck.probes.LowerLipschitz(), ck.probes.EncoderRank(), ck.probes.Collisions()]
+    once, many = (ck.audit(folded, data, probes=probes) for data in (x, x.repeat(times, 1)))
+    for name in ("lower_lipschitz", "encoder_rank", "tangent_rank"):
+        of_first = many.samples[name].iloc[:100].to_numpy(np.float64)
+        np.testing.assert_allclose(of_first, once.samples[name].to_numpy(np.float64), rtol=1e-9)
+    # Whoever shares a code with a far input is found behind any number of copies of himself.
+    shared = (many.samples["collides"].iloc[:100] == once.samples["collides"]).mean()
+    assert shared > 0.9  # what counts as far is estimated from random pairs
+    assert once.samples["collides"].sum() > 10
