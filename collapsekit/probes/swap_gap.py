@@ -28,13 +28,18 @@ SWAP = Code(
     "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "
     "above 0 and at least 0.1 nat (or 5 % of the swapped error). Does not read it: the whole "
     "interval lies below that; else it is not settled. Contradictory: as far below 0 as it has to "
-    "be above, since no decoder that learnt from these codes does worse with the right one.",
+    "be above, since no decoder that learnt from these codes does worse with the right one. "
+    "Where all posteriors are one, the partner's code is the sample's own, and the gap is 0 "
+    "whatever the decoder does.",
     remedy="If the gap is far below zero, look for an encoder and a decoder of two checkpoints, a "
     "swapped sign or order of the code, or data prepared otherwise. If the gap is zero the decoder "
     "ignores the code: weaken the decoder (no skip around the code, less teacher forcing), lower "
     "beta, or add the latent reconstruction loss.",
     source="collapsekit",
 )
+
+
+_SAME = 1e-9  # of a code's size: two draws with one noise from one posterior differ by rounding
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class SwapGap:
         """Two decodes a sample: with its own code, with its partner's."""
         swapped = obs.swapped_error
         gap = swapped - obs.error
+        paired = ~obs.z_partner.isnan().any(dim=1)
+        differs = (obs.z_partner - obs.z).abs() > _SAME * obs.z.abs().clamp(min=1.0)
         return {
             "rows": Rows(obs.index, swap_gap=gap),
             # Each sample stands in two gaps, as input and as partner: neighbours go together.
@@ -63,6 +70,7 @@ class SwapGap:
                 lambda rows: Moments.of(torch.stack([gap, swapped], dim=1)[rows]),
             ),
             "unit": Constant(obs.door.error_unit),
+            "differs": Moments.of(differs.any(dim=1).double()[paired]),
         }
 
     def conclude(self, state: States) -> Result:
@@ -91,6 +99,12 @@ class SwapGap:
             message = (
                 f"{cost}: {n:,} samples do not settle whether the own code reconstructs worse than "
                 "another's."
+            )
+        elif gap.high < bar and not float(state["differs"].mean[0]) > 0:
+            severity = Severity.WARN
+            message = (
+                f"{cost}: all samples have one and the same code, so the gap does not tell whether "
+                "the decoder would read another."
             )
         elif gap.high < bar:
             severity, message = Severity.WARN, f"{cost}: the decoder does not read the code."

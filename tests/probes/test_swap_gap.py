@@ -38,3 +38,23 @@ def test_without_a_likelihood_the_bar_is_a_share_of_the_error(
     assert finding.severity is severity
     # Sure of its sign in either case: it is the bar that decides.
     assert audit.number("swap_gap").low > 0
+
+
+@pytest.mark.parametrize(("drift", "told"), [(0.0, "does not tell whether"), (1e-4, "not read")])
+def test_one_code_for_all_says_nothing_about_the_decoder(drift: float, told: str) -> None:
+    """An encoder at the prior before a decoder that reads: the partner's code is the own one."""
+
+    def encode(x: Tensor) -> tuple[Tensor, Tensor]:
+        return drift * x, torch.ones_like(x)
+
+    x = 2.0 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    audit = ck.audit(
+        (encode, lambda z: 2.0 * z),
+        x,
+        likelihood=("gaussian", 0.5),
+        probes=["kl", "swap_gap", "model_information"],
+    )
+    (finding,) = (f for f in audit.findings if f.code == "CK302")
+    assert finding.severity is ck.Severity.WARN
+    assert told in finding.message
+    assert any(f.code == "CK605" and "only the inference" in f.message for f in audit.findings)
