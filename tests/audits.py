@@ -188,6 +188,45 @@ def without(audit: Audit, *names: str) -> Audit:
     )
 
 
+def turning(audit: Audit, idle: int = 0, mixed: int = 0, unread: int = 0, most: int = 64) -> Audit:
+    """The same as of full-covariance posteriors: directions beside axes, and no KL per dimension.
+
+    Of its directions `mixed` are local, `idle` passive; the decoder does not read `unread` of the
+    `most` that were measured.
+    """
+    d, n = len(audit.dimensions), audit.sample_count
+    k = np.arange(d)
+    state = np.where(k < d - idle - mixed, "active", np.where(k < d - idle, "mixed", "passive"))
+    kl = np.where(state == "passive", 1e-18, 2.0 * 0.9**k)
+    error = 0.1 * kl if n > 1 else np.full(d, NAN)
+    below = np.select([state == "passive", state == "mixed"], [1.0, 0.4], 0.0)
+    told = {"state": state, "local": state == "mixed", "share_below_epsilon": below}
+    written = pd.DataFrame(
+        {
+            "direction": k,
+            **told,
+            **{"kl": kl, "kl_low": kl - error, "kl_high": kl + error},
+            **{"mean_variance": kl / 3, "width": np.exp(-kl)},
+        }
+    )
+    m = min(d, most)
+    usage = np.where(np.arange(m) < m - unread, 0.5 * 0.9 ** np.arange(m), 0.0)
+    read = pd.DataFrame({"direction": np.arange(m), "usage": usage, "usage_se": 0.05 * usage})
+    read["nats"], read["nats_se"] = 40 * usage, 2 * usage
+    active = written[["direction"]].assign(variance=kl / 3, low=kl / 4, high=kl / 2)
+    numbers = (
+        Number("passive_directions", idle, idle, idle + mixed, "dimensions", n),
+        Number("unread_directions", unread, unread, unread, "dimensions", 512),
+    )
+    tables = {"directions": written, "read_directions": read, "active_directions": active}
+    return replace(
+        audit,
+        summary=pd.concat([audit.summary, summary_table(numbers)]),
+        dimensions=audit.dimensions.drop(columns=[c for c in audit.dimensions if c[:2] == "kl"]),
+        tables={**audit.tables, **tables},
+    )
+
+
 def bare() -> Audit:
     """Nothing could be measured at all."""
     return Audit(

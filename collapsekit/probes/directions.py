@@ -96,7 +96,8 @@ class Directions:
         order = np.argsort(-state["kl"].mean, kind="stable")
         state = {name: _sorted(part, order) for name, part in state.items() if name != "turns"}
         shares = Shares.of(state, self._bars, "direction")
-        kl, error = state["kl"].mean, Z95 * state["kl"].standard_error
+        # No KL is negative; rounding leaves some 1e-18 of either sign where one is 0.
+        kl, error = state["kl"].mean.clip(0.0), Z95 * state["kl"].standard_error
         low, high = shares.limits
         table = shares.columns
         table = table.assign(

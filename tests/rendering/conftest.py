@@ -59,6 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "long labels": audits.made_up(
             "local", n=600, labels=tuple(f"A rather long label {k}" for k in range(30))
         ).to_html(),
+        "directions": audits.turning(partial, idle=9, mixed=4, unread=9).to_html(),
         "measured": _measured().to_html(),
         "groups": _ladder().to_html(),
         "nothing measured": audits.bare().to_html(),

@@ -57,6 +57,7 @@ NAMES = (
     "many dimensions",
     "latent image",
     "long labels",
+    "directions",
     "measured",
     "groups",
     "nothing measured",

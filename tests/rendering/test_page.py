@@ -45,6 +45,10 @@ VARIANTS = {
     "latent image": lambda: audits.made_up(
         "near-deterministic", n=40, d=4 * 8 * 8, latent_shape=(4, 8, 8)
     ),
+    "directions": lambda: audits.turning(audits.made_up(), idle=9, mixed=4, unread=9),
+    "one direction": lambda: audits.turning(audits.made_up("healthy", d=1)),
+    "300 directions": lambda: audits.turning(audits.made_up(d=300), idle=100, unread=20),
+    "directions of one sample": lambda: audits.turning(audits.made_up(n=1), unread=32),
     "gaps": lambda: audits.with_gaps(audits.made_up("local")),
     "nothing measured": audits.bare,
     "many labels": lambda: audits.made_up(

@@ -86,13 +86,22 @@ def load(facts: Facts) -> Curve | None:
             ]
             count = frame["count"].to_numpy(dtype=np.float64)[keep]
             return Curve(threshold[keep], count, *ends)
-    variance = facts.per_dimension("mean_variance")
+    variance = _spread(facts)
     if variance is None:
         return None
     known = variance[np.isfinite(variance)]
     grid = np.geomspace(1e-4, max(2.0, float(known.max()) * 1.2), 121)
     count = (known[None, :] > grid[:, None]).sum(axis=1).astype(np.float64)
     return Curve(grid, count, None, None)
+
+
+def _spread(facts: Facts) -> Floats | None:
+    """What is counted: variances of the means, along directions where the code has no axes."""
+    table = facts.table("active_directions", "variance")
+    if table is None:
+        return facts.per_dimension("mean_variance")
+    found: Floats = table["variance"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return found
 
 
 def headline(facts: Facts, curve: Curve) -> str:
@@ -124,7 +133,7 @@ def headline(facts: Facts, curve: Curve) -> str:
 
 def plateau(facts: Facts) -> tuple[int, float, float] | None:
     """The longest stretch of thresholds over which the count stays: (count, from, to)."""
-    variance = facts.per_dimension("mean_variance")
+    variance = _spread(facts)
     if variance is None:
         return None
     known = np.sort(variance[np.isfinite(variance)])[::-1]
@@ -145,6 +154,12 @@ def _text(facts: Facts, curve: Curve) -> str:
         "rescaled, so the whole curve is shown. A flat stretch is a count that the threshold does "
         "not decide."
     ]
+    axes = facts.per_dimension("active")
+    if axes is not None and facts.table("active_directions", "variance") is not None:
+        parts.append(
+            "The code has no axes of its own: units are directions of its means. Along the axes, "
+            f"one basis of many, {figure(float(np.nansum(axes)))} would be active."
+        )
     stretch = plateau(facts)
     if stretch is not None:
         count, low, high = stretch
@@ -161,7 +176,7 @@ def _text(facts: Facts, curve: Curve) -> str:
 def _figure(facts: Facts, curve: Curve) -> Figure:
     bar = facts.active_bar
     d = facts.d
-    variance = facts.per_dimension("mean_variance")
+    variance = _spread(facts)
     positive = curve.threshold
     low = min(1e-4, bar / 10) if variance is not None or positive[0] <= 1e-4 else float(positive[0])
     low = max(low, float(positive[0])) if variance is None else low

@@ -143,6 +143,8 @@ def _text(facts: Facts, usage: Floats) -> str:
             f"{verb(max(n, 1), 'is', 'are')} informative: what they say about the input is missed "
             "when they are shuffled."
         )
+    if facts.table("directions") is not None:
+        text += " The dimensions are axes here, one basis of many: directions tell what is lost."
     known = int(np.isfinite(usage).sum())
     if known < facts.d:
         text += f" Measured on {known:,} of {facts.d:,} dimensions."

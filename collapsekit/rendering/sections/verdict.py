@@ -190,7 +190,12 @@ def _in_use(facts: Facts) -> str:
     active = facts.number("active_units")
     if active is None or not facts.d:
         return ""
-    return f"{some_of(active.value, facts.d, 'dimension')} {_is(active.value, facts.d)} in use."
+    return f"{some_of(active.value, facts.d, _unit(facts))} {_is(active.value, facts.d)} in use."
+
+
+def _unit(facts: Facts) -> str:
+    """What active units are units of: directions where the code has no axes of its own."""
+    return "dimension" if facts.table("active_directions") is None else "direction"
 
 
 def _is(n: float, total: float) -> str:
@@ -209,6 +214,9 @@ def _carried(facts: Facts) -> str:
 
 def _lost(facts: Facts) -> str:
     """The largest group of dimensions that carry nothing, by what is known of them."""
+    directions = facts.table("directions", "state")
+    if directions is not None:  # the axes are one basis of many: what they lose is no one's
+        return _lost_directions(facts, [str(state) for state in directions["state"]])
     groups: list[tuple[int, int, str, str]] = []
     roles = facts.words("role")
     if roles is not None:
@@ -240,6 +248,17 @@ def _lost(facts: Facts) -> str:
     return "Part of the code is lost."
 
 
+def _lost_directions(facts: Facts, states: list[str]) -> str:
+    idle, unread = states.count("passive"), facts.number("unread_directions")
+    n, total = idle, len(states)
+    what = "equals the prior", "equal the prior"
+    if unread is not None and unread.value > idle:
+        n, what = int(unread.value), ("is not read", "are not read")
+    if not n:
+        return "Part of the code is lost."
+    return f"{some_of(n, total, 'direction')} {what[0] if n == 1 or total == 1 else what[1]}."
+
+
 def _concentration(facts: Facts) -> str:
     kl = facts.per_dimension("kl")
     if kl is None or facts.d < 3:
@@ -268,7 +287,8 @@ def carriers(kl: np.ndarray, share: float = 0.8) -> tuple[int, float]:
 
 
 def _rate(facts: Facts) -> Tile:
-    return _tile(facts, ("rate",), facts.title("rate"), "dimensions")
+    by = "dimensions" if facts.table("directions") is None else "directions"
+    return _tile(facts, ("rate",), facts.title("rate"), by)
 
 
 def _active(facts: Facts) -> Tile:
