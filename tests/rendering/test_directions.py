@@ -67,7 +67,8 @@ def test_more_directions_than_are_measured_or_listed() -> None:
     assert len(written.rows) == len(read.rows) == 64
     assert written.note == "Showing 64 of 300 directions: the first 32 and the last."
     assert read.note == ""
-    (_, usage) = [b for b in found.blocks if isinstance(b, Figure)]
+    (kl, usage) = [b for b in found.blocks if isinstance(b, Figure)]
+    assert (kl.caption.split(":")[0], usage.caption.split(":")[0]) == ("Band", "Stroke")
     assert "64 of 300 directions: the steepest and the flattest." in usage.caption
 
 

@@ -124,7 +124,7 @@ def _text(facts: Facts, writes: pd.DataFrame | None) -> str:
     parts.append(f"Of {counted(len(writes), 'direction')}, {listing(told)}.")
     number = facts.number("passive_directions")
     if number is not None and (ends := wording.interval(number)) and number.low < number.high:
-        parts.append(f"Passive ones: {ends} at 95 %.")
+        parts.append(f"Passive ones: {ends} at {percent(0.95)}.")
     if count["mixed"] and "local" in writes:
         n = int(writes["local"].sum())
         wide = f"wide for some {facts.nouns(2)} and narrow for others"
@@ -176,7 +176,7 @@ def _written(facts: Facts, table: pd.DataFrame) -> Figure:
         {name: states == name for name in _STATES},
         (epsilon, f"ε = {tick(epsilon)}"),
         tie(result),
-        f"Stroke: 95 % interval over {facts.nouns(2)}. Directions are those along which posteriors "
+        f"{facts.nouns(2)}. Directions are those along which posteriors "
         "differ most from the prior; the KL adds up over them.",
     )
 
@@ -257,8 +257,8 @@ def _read(facts: Facts, table: pd.DataFrame) -> Figure:
             f"output’s movement ({ends}{f'; {n}' if n else ''})."
         )
     caption = (
-        "Share of the output’s movement that a redraw of the code along this direction alone "
-        "causes; stroke: 95 % interval over draws of the prior. Dashed: "
+        "draws of the prior. A share is of the movement of the output that a redraw of the whole "
+        "code causes, by a redraw along this direction alone. Dashed: "
         f"{percent(share)} of the largest, from which a direction counts as read"
     )
     if "nats" in table:
@@ -326,7 +326,10 @@ def _ranked(
     result: str,
     caption: str,
 ) -> Figure:
-    """Values with their limits by rank on a logarithmic axis, and a threshold."""
+    """Values with their limits by rank on a logarithmic axis, and a threshold.
+
+    The caption begins with what the intervals are over.
+    """
     value, low, high = (np.where(np.isfinite(v), v, values[0]) for v in values)
     size, (at, words) = len(value), bar
     rank = np.arange(1, size + 1, dtype=np.float64)
@@ -349,6 +352,14 @@ def _ranked(
             canvas.threshold(axes, y=at)
             canvas.words(axes, size + pad, at, words, ha="right", dy=4, colour="muted")
         if size > DOTS_UP_TO:
+            axes.fill_between(
+                rank[few],
+                low[few],
+                high[few],
+                color=canvas.colour.c1,
+                alpha=0.22,
+                linewidth=0,
+            )
             axes.plot(rank[few], value[few], color=canvas.colour.c1)
         dense = size > 64 or (canvas.narrow and size > 40)
         for name, rows in present.items() if size <= DOTS_UP_TO else ():
@@ -367,6 +378,7 @@ def _ranked(
         canvas.ticks(axes, "x", rank_ticks(size, 4 if canvas.narrow else 5))
         canvas.label_x(axes, f"direction, {plot.order}")
 
+    caption = f"{'Band' if size > DOTS_UP_TO else 'Stroke'}: 95 % interval over {caption}"
     if edge:
         caption += (
             f" {counted(edge, 'direction', capital=True)} below {figure(floor, significant=1)} "
