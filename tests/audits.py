@@ -211,8 +211,10 @@ def turning(audit: Audit, idle: int = 0, mixed: int = 0, unread: int = 0, most: 
     )
     m = min(d, most)
     usage = np.where(np.arange(m) < m - unread, 0.5 * 0.9 ** np.arange(m), 0.0)
-    read = pd.DataFrame({"direction": np.arange(m), "usage": usage, "usage_se": 0.05 * usage})
-    read["nats"], read["nats_se"] = 40 * usage, 2 * usage
+    read = pd.DataFrame({"direction": np.arange(m)})
+    for name, scale in (("usage", 1.0), ("nats", 40.0)):
+        read[name], read[f"{name}_se"] = scale * usage, 0.05 * scale * usage
+        read[f"{name}_low"], read[f"{name}_high"] = 0.9 * scale * usage, 1.1 * scale * usage
     active = written[["direction"]].assign(variance=kl / 3, low=kl / 4, high=kl / 2)
     numbers = (
         Number("passive_directions", idle, idle, idle + mixed, "dimensions", n),

@@ -115,6 +115,10 @@ class ReadDirections:
         if "nats" in state:
             table["nats"], table["nats_se"] = state["nats"].mean, state["nats"].standard_error
         table.insert(0, "direction", np.arange(len(table)))
+        for name in ("usage", "nats") if "nats" in table else ("usage",):
+            half = Z95 * table[f"{name}_se"]
+            table[f"{name}_low"] = (table[name] - half).clip(lower=0.0)
+            table[f"{name}_high"] = table[name] + half
         value, low, high = (float(self._unread(table, s).sum()) for s in (0.0, Z95, -Z95))
         number = Number(
             "unread_directions",

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from collapsekit.intervals import Z95
 from collapsekit.rendering import wording
 from collapsekit.rendering.blocks import (
     Block,
@@ -59,7 +58,7 @@ _STATES = ("active", "mixed", "passive")
 def build(facts: Facts) -> Section | None:
     """The section, where the code's directions or those of its decoder were measured."""
     writes = facts.table("directions", "direction", "state", "kl", "kl_low", "kl_high")
-    reads = facts.table("read_directions", "direction", "usage", "usage_se")
+    reads = facts.table("read_directions", "direction", "usage", "usage_low", "usage_high")
     if writes is None and reads is None:
         return None
     blocks: list[Block] = [Paragraph(_text(facts, writes))]
@@ -242,16 +241,15 @@ def _how_many_read(read: np.ndarray) -> str:
 
 
 def _read(facts: Facts, table: pd.DataFrame) -> Figure:
-    usage, error = (_cells(table, name) for name in ("usage", "usage_se"))
+    usage, low, high = (_cells(table, name) for name in ("usage", "usage_low", "usage_high"))
     top = float(np.nanmax(usage, initial=0.0))
     share = facts.setting("read_directions.share", default=0.01)
     read = _is_read(facts, table)
-    half = Z95 * np.nan_to_num(error)
     n = _rows(facts, "unread_directions", "draw")
     k = int(np.nanargmax(usage)) if np.isfinite(usage).any() else 0
     result = "The decoder’s mean output does not move along any direction."
     if top > 0:
-        ends = _span(max(usage[k] - half[k], 0.0), usage[k] + half[k], percent)
+        ends = _span(low[k], high[k], percent)
         result = (
             f"{_how_many_read(read)}; the strongest makes {percent(float(usage[k]))} of the "
             f"output’s movement ({ends}{f'; {n}' if n else ''})."
@@ -269,7 +267,7 @@ def _read(facts: Facts, table: pd.DataFrame) -> Figure:
         caption += f" {len(table):,} of {facts.d:,} directions: the steepest and the flattest."
     return _ranked(
         Plot("usage-by-direction", "Share of the output’s movement", "by falling slope"),
-        (usage, (usage - half).clip(0.0), usage + half),
+        (usage, low, high),
         {"read": read, "not read": ~read},
         (share * top, f"{percent(share)} of the largest"),
         tie(result),
@@ -278,18 +276,17 @@ def _read(facts: Facts, table: pd.DataFrame) -> Figure:
 
 
 def _usage_table(facts: Facts, table: pd.DataFrame) -> Table:
-    nats = "nats" in table and "nats_se" in table
+    nats = "nats" in table and "nats_low" in table and "nats_high" in table
     read = _is_read(facts, table)
-    columns = [
-        (_cells(table, name), _cells(table, f"{name}_se"), write)
+    columns: list[tuple[list[Floats], Callable[[float], str]]] = [
+        ([_cells(table, f"{name}{end}") for end in ("", "_low", "_high")], write)
         for name, write in (("usage", percent), ("nats", figure))[: 1 + nats]
     ]
     rows = []
     for k in _shown(len(table)):
         cells = [clean(table["direction"].iloc[k], 12), "yes" if read[k] else "no"]
-        for values, errors, write in columns:
-            value, half = values[k], Z95 * errors[k]
-            cells += [write(value), _span(max(value - half, 0.0), value + half, write)]
+        for (value, low, high), write in columns:
+            cells += [write(value[k]), _span(low[k], high[k], write)]
         rows.append(tuple(cells))
     return Table(
         "What the decoder reads by direction",
