@@ -349,6 +349,11 @@ class Door:
         return declared or self._distributions
 
     @property
+    def classes(self) -> bool:
+        """Whether the data are classes, as the likelihood says of them."""
+        return bool(getattr(self.likelihood, "classes", False))
+
+    @property
     def error_unit(self) -> str:
         """Unit of `error`."""
         return "nats" if self.scores else "squared error"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,7 +24,8 @@ class Likelihood(Protocol):
     Optional: ``divergence(output, other) -> [B]``, KL(p(x | z) || p(x | z')) in nats, which says
     how much the decoder reads of a change in the code; and ``pairwise(outputs, x) -> [B, K]``, the
     log-likelihood of every x under every one of K outputs; and ``smooth(output) -> [B, ...]``, what
-    changes smoothly with the code where the mean does not.
+    changes smoothly with the code where the mean does not; and ``classes: bool``, whether observed
+    values are classes: nothing lies between two of them, and noise makes another one.
     """
 
     def log_prob(self, output: Any, x: Tensor) -> Tensor:
@@ -149,6 +150,8 @@ class Bernoulli:
 @dataclass(frozen=True)
 class Categorical:
     """Independent categorical values; the output holds logits on axis 1, inputs are integers."""
+
+    classes: ClassVar[bool] = True
 
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         """Log-softmax at the observed class, summed over positions."""

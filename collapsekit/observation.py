@@ -458,7 +458,7 @@ class Observation:
 
         Classes have no levels between them, and no noise: theirs is `z_recoded`.
         """
-        if hasattr(self.door.likelihood, "smooth"):
+        if self.door.classes:
             return self.z_recoded
         image = _wide(self.reconstruction)
         low, width = self._range_as(image)
@@ -467,7 +467,7 @@ class Observation:
 
     def z_recoded_noisy(self, share: float) -> Tensor:
         """E(D(z) + noise) with sd `share` of the data's range: float64 [B, D]; see above."""
-        if hasattr(self.door.likelihood, "smooth"):
+        if self.door.classes:
             return self.z_recoded
         image = _wide(self.reconstruction)
         normal = self.noise("perturbation").normal(image[0].numel()).reshape(image.shape)

@@ -179,3 +179,40 @@ def test_samples_that_are_one_class_each() -> None:
     torch.testing.assert_close(score, expected)
     pairs = Categorical().pairwise(3 * z @ weights.T, x)
     torch.testing.assert_close(pairs.diagonal(), expected)
+
+
+class Smooth:
+    """A likelihood of one's own that has a smooth side, of classes or not."""
+
+    def __init__(self, **words: bool) -> None:
+        vars(self).update(words)
+
+    def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
+        return -squared_error(output, x)
+
+    def mean(self, output: Tensor) -> Tensor:
+        return output.round()
+
+    def smooth(self, output: Tensor) -> Tensor:
+        return output
+
+
+@pytest.mark.parametrize("words", [{"classes": True}, {"classes": False}, {}])
+def test_classes_are_what_the_likelihood_says(words: dict[str, bool]) -> None:
+    """Noise is put on whatever is no class: its scale is a tenth of the range, here 30."""
+    x = 100 * torch.rand(200, 2, generator=GENERATOR, dtype=torch.float64)
+
+    class Scaled:
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x / 30, torch.full_like(x, 0.01)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return 30 * z
+
+    audit = ck.audit(Scaled(), x, likelihood=Smooth(**words), probes=["round_trip"])
+    clean, robust = (audit.number(name).value for name in ("round_trip_r2", "robust_round_trip_r2"))
+    if words.get("classes"):
+        assert robust == clean
+    else:  # 1 - (10 / 29)^2, noise against the spread of the data
+        assert robust == pytest.approx(1 - 0.12, abs=0.03)
+        assert clean > 0.99
