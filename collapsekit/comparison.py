@@ -27,42 +27,7 @@ BETTER, WORSE, DIFFERS = "better", "worse", "differs"
 SAME = "same within noise or margin"
 UNRESOLVED, INCOMPARABLE = "cannot tell", "not comparable"
 
-# All four tables hold a headline's own name, whatever group of latents it is of.
-# Which way is up. A headline that is not named here only differs: more of it is good for one
-# purpose and bad for another (the rate, total correlation), or it is in the code's own units, which
-# may be chosen at will (lr_residual).
-_UP = frozenset(
-    {
-        "active_units",
-        "active_fraction",
-        "effective_rank",
-        "used_dimensions",
-        "decoder_rank",
-        "decoder_full_rank_fraction",
-        "informative_fraction",
-        "mutual_information",
-        "reidentification",
-        "elbo",
-        "swap_gap",
-        "round_trip_r2",
-        "round_trip_r2_prior",
-        "robust_round_trip_r2",
-    }
-)
-_DOWN = frozenset(
-    {
-        "passive_dimensions",
-        "passive_directions",
-        "unread_directions",
-        "locally_collapsed_fraction",
-        "dimensionwise_kl",
-        "reconstruction_error",
-        "collision_fraction",
-        "folded_fraction",
-        "fold_fraction",
-        "fold_fraction_prior",
-    }
-)
+# These tables hold a headline's own name, whatever group of latents it is of.
 # Headlines that are a mean over samples, and the column they are the mean of. (Not
 # model_information: all its samples share draws, whose error no column shows.)
 _PAIRED = {
@@ -170,6 +135,12 @@ class Comparison:
         """What a report calls the headlines of any of the audits."""
         return {k: v for audit in self.audits.values() for k, v in audit.titles.items()}
 
+    def better_with(self, headline: str) -> int:
+        """1 where more of a headline is better, -1 where less is, 0 where neither is declared."""
+        own = own_name(headline)
+        words = {audit.better[own] for audit in self.audits.values() if own in audit.better}
+        return ("up" in words) - ("down" in words)
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """A row per headline; columns (audit, value | low | high | change | ... | judgement)."""
@@ -249,9 +220,9 @@ class Comparison:
             and not _equal(self.audits[self.reference], self.audits[name], "likelihood")
         ):
             return Change(math.nan, math.nan, math.nan, INCOMPARABLE)
-        margin = margin_of(first)
+        margin, way = margin_of(first), self.better_with(headline)
         if own in _BRACKETS:
-            return _bracketed(own, first, other, margin)
+            return _bracketed(way, first, other, margin)
         column = headline.removesuffix(own) + _PAIRED[own] if own in _PAIRED else None
         pairs = self.pairs(name, column) if column else None
         if pairs is not None and len(pairs) > 1:
@@ -260,22 +231,16 @@ class Comparison:
             independent = len(difference) / (2 if own in _TWICE else 1)
             half = Z95 * float(difference.std(ddof=1)) / math.sqrt(independent)
             low, high = value - half, value + half
-            word = _word(own, value, low, high, margin)
+            word = _word(way, value, low, high, margin)
             return Change(value, low, high, word, len(difference), margin)
         value = other.value - first.value
         low, high = _independent(first, other)
-        return Change(value, low, high, _word(own, value, low, high, margin), margin=margin)
+        return Change(value, low, high, _word(way, value, low, high, margin), margin=margin)
 
 
 def own_name(headline: str) -> str:
     """A headline without the group of latents that it is of: ``rate`` of ``top/rate``."""
     return headline.rpartition("/")[2]
-
-
-def better_with(headline: str) -> int:
-    """1 where more of a headline is better, -1 where less is, 0 where neither is."""
-    own = own_name(headline)
-    return (own in _UP) - (own in _DOWN)
 
 
 def margin_of(first: Number) -> float:
@@ -390,7 +355,7 @@ def _independent(first: Number, other: Number) -> tuple[float, float]:
     return value - down, value + up
 
 
-def _bracketed(headline: str, first: Number, other: Number, margin: float) -> Change:
+def _bracketed(way: int, first: Number, other: Number, margin: float) -> Change:
     low, high = other.low - first.high, other.high - first.low
     value = other.value - first.value
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -399,11 +364,11 @@ def _bracketed(headline: str, first: Number, other: Number, margin: float) -> Ch
         return Change(value, low, high, SAME, margin=margin)
     if low <= margin and high >= -margin:
         return Change(value, low, high, UNRESOLVED, margin=margin)
-    word = _word(headline, low if low > 0 else high, low, high, margin)
+    word = _word(way, low if low > 0 else high, low, high, margin)
     return Change(value, low, high, word, margin=margin)
 
 
-def _word(headline: str, value: float, low: float, high: float, margin: float) -> str:
+def _word(way: int, value: float, low: float, high: float, margin: float) -> str:
     if not math.isfinite(value):
         return INCOMPARABLE
     ends = math.isfinite(low) + math.isfinite(high)
@@ -412,6 +377,6 @@ def _word(headline: str, value: float, low: float, high: float, margin: float) -
         return SAME if abs(value) <= margin else DIFFERS
     if not (low > margin or high < -margin):  # a missing end is no end
         return SAME if ends == 2 else UNRESOLVED
-    if headline not in _UP | _DOWN:
+    if not way:
         return DIFFERS
-    return BETTER if (value > 0) == (headline in _UP) else WORSE
+    return BETTER if value * way > 0 else WORSE

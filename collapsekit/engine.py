@@ -363,6 +363,7 @@ def _conclude(task: Task, readings: Sequence[Reading]) -> Audit:
         },
         run=run_block(task.started, task.timings, spent),
         titles={h.name: h.title for one in measures for h in one.headlines},
+        better={h.name: h.better for one in measures for h in one.headlines},
     )
 
 

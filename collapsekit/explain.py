@@ -9,6 +9,7 @@ import textwrap
 from collapsekit import engine, probes, readings
 from collapsekit.errors import InputError
 from collapsekit.findings import Code
+from collapsekit.number import Better
 from collapsekit.probe import Probe, Reading
 
 _WIDTH = 88
@@ -69,11 +70,19 @@ def told(word: str) -> str:
     return headline(name) if name in titles() else describe(find(word))
 
 
+_WAYS: dict[Better, str] = {
+    "up": "; more is better",
+    "down": "; less is better",
+    "neither": "",
+}
+
+
 def headline(name: str) -> str:
     """What a headline of `audit.summary` measures: its label, its probe, the findings about it."""
     source = next(s for s in _sources() if name in [h.name for h in s.headlines])
     about = inspect.cleandoc(type(source).__doc__ or "").split("\n\n")
-    parts = [f"{name}  {titles()[name]}", f"Measured by {source.name}"]
+    better = next(h.better for h in source.headlines if h.name == name)
+    parts = [f"{name}  {titles()[name]}", f"Measured by {source.name}{_WAYS[better]}"]
     parts[-1] += "".join(f"\n{_filled(paragraph)}" for paragraph in about)
     parts += [
         f"{code.id}  {code.title}\n{_filled(code.meaning)}\n{_filled(f'Formula: {code.formula}')}"

@@ -21,7 +21,6 @@ from collapsekit.comparison import (
     UNRESOLVED,
     WORSE,
     Change,
-    better_with,
     compare,
     own_name,
 )
@@ -308,7 +307,13 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
     compared = sum(change.word != INCOMPARABLE for change in changes.values())
     wider = NormalDist().inv_cdf(1 - FALSE_ALARM / max(compared, 2)) / Z95
     judged = tuple(
-        _no_worse(known[name], comparison.number(_THIS, name), change, max(wider, 1.0))
+        _no_worse(
+            known[name],
+            comparison.number(_THIS, name),
+            change,
+            max(wider, 1.0),
+            comparison.better_with(name),
+        )
         for name, change in changes.items()
     )
     unjudged = [name for name, change in changes.items() if _without_interval(change)]
@@ -316,7 +321,7 @@ def against(audit: Audit, baseline: Audit) -> tuple[tuple[Judged, ...], tuple[st
     return judged, (*comparison.notes, *filter(None, [told]), ONE_RUN)
 
 
-def _no_worse(then: Number, now: Number | None, change: Change, wider: float) -> Judged:
+def _no_worse(then: Number, now: Number | None, change: Change, wider: float, way: int) -> Judged:
     name = f"{then.name} no worse than the baseline"
     if now is None:
         told = f"{then.name} was measured in the baseline ({_told(then)}), and is not here"
@@ -327,7 +332,7 @@ def _no_worse(then: Number, now: Number | None, change: Change, wider: float) ->
             name, Outcome.INCONCLUSIVE, f"{told}: another unit or likelihood, not comparable"
         )
     if _without_interval(change):
-        return _not_judged(name, told, then.name, change)
+        return _not_judged(name, told, change, way)
     if change.word == UNRESOLVED:
         return Judged(name, Outcome.PASS, f"{told}: nothing shown to be worse")
     moved = Number(then.name, change.value, change.low, change.high, now.unit, now.n)
@@ -344,9 +349,9 @@ def _without_interval(change: Change) -> bool:
     return change.word in (DIFFERS, UNRESOLVED) and not ends
 
 
-def _not_judged(name: str, told: str, headline: str, change: Change) -> Judged:
+def _not_judged(name: str, told: str, change: Change, way: int) -> Judged:
     told = f"{told}: not judged: no interval"
-    if change.value * better_with(headline) < -change.margin:
+    if change.value * way < -change.margin:
         return Judged(name, Outcome.INCONCLUSIVE, f"{told}, and its value is worse")
     return Judged(name, Outcome.PASS, f"{told}; its value is not worse")
 

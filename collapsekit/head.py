@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from collapsekit.archive import plain
 from collapsekit.findings import VERDICTS, Evidence, Finding, Severity, Verdict
-from collapsekit.number import Number
+from collapsekit.number import Better, Number
 from collapsekit.tables import as_number
 
 _LONGEST = 300  # digits of a whole number: more are no double-precision number
@@ -74,6 +74,8 @@ def parts(head: Mapping[str, Any]) -> dict[str, Any]:
         "provenance": _mapping(head["provenance"], "provenance"),
         "run": _mapping(head["run"], "run"),
         "titles": {k: _text(v, k) for k, v in _mapping(head["titles"], "titles").items()},
+        # Files of 0.1 do not say: there a headline differs, and is neither better nor worse.
+        "better": {k: _way(v) for k, v in _mapping(head.get("better", {}), "better").items()},
     }
 
 
@@ -85,6 +87,13 @@ def numbers(head: Mapping[str, Any]) -> list[Number]:
 def group_names(head: Mapping[str, Any]) -> list[str]:
     """Names of the groups of a hierarchical model; raises as `parts`."""
     return [_text(name, "a group's name") for name in _list(head.get("groups", []), "groups")]
+
+
+def _way(word: Any) -> Better:
+    ways: tuple[Better, ...] = get_args(Better)
+    if word not in ways:
+        raise ValueError(f"which way is better is not one of {ways}")
+    return ways[ways.index(word)]
 
 
 def _verdict(data: Mapping[str, Any]) -> Verdict:

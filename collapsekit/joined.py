@@ -66,6 +66,7 @@ def joined_groups(audits: Mapping[str, Audit]) -> Audit:
         provenance=_provenance(audits),
         run=first.run,
         titles={k: v for audit in audits.values() for k, v in audit.titles.items()},
+        better={k: v for audit in audits.values() for k, v in audit.better.items()},
         groups=dict(audits),
     )
 

@@ -4,17 +4,48 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from collapsekit.errors import InputError
 
 #: Two-sided 95 % quantile of the standard normal.
 Z95 = 1.959963984540054
 
+#: Which way a headline is better.
+Better = Literal["up", "down", "neither"]
+
 
 @dataclass(frozen=True)
 class Headline:
-    """A number of the summary and what a report calls it; the probe that gives it declares it."""
+    """A number of the summary and how it is told; the probe that gives it declares it.
+
+    Parameters
+    ----------
+    name : str
+    title : str
+        What a report calls it.
+    better : {"up", "down", "neither"}
+        Which way is better, by which two audits are compared. Neither where more of it is good for
+        one purpose and bad for another (the rate), or where its units may be chosen at will.
+
+    Raises
+    ------
+    InputError
+        `better` is none of these.
+    """
 
     name: str
     title: str
+    better: Better
+
+    def __post_init__(self) -> None:
+        if self.better not in get_args(Better):
+            raise InputError(
+                f"the headline {self.name!r} does not say which way is better",
+                got=repr(self.better)[:80],
+                expected='"up", "down" or "neither"',
+                remedy='declare one of them; "neither" where it depends on the purpose',
+            )
 
 
 @dataclass(frozen=True)

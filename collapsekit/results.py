@@ -20,7 +20,7 @@ from collapsekit import head as heads
 from collapsekit.archive import DAMAGE, SUBSET, dump_json, plain, write_text
 from collapsekit.errors import CollapseError, FileError, InputError
 from collapsekit.findings import Finding, Severity, Verdict
-from collapsekit.number import Number
+from collapsekit.number import Better, Number
 from collapsekit.sample_table import Samples, SampleTable, as_field
 from collapsekit.tables import as_number, summary_table
 
@@ -105,6 +105,8 @@ class Audit:
     titles : dict
         Headline to what a report calls it: of every registered probe and of this audit's own,
         measured here or not.
+    better : dict
+        Headline to which way is better: "up", "down" or "neither".
     groups : dict
         Of a hierarchical model, each group of latents' own audit by its name; else empty.
     """
@@ -121,6 +123,7 @@ class Audit:
     provenance: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
+    better: dict[str, Better] = field(default_factory=dict)
     groups: dict[str, Audit] = field(default_factory=dict)
 
     def number(self, name: str) -> Number:
@@ -307,6 +310,7 @@ class Audit:
             "provenance": self.provenance,
             "run": self.run,
             "titles": self.titles,
+            "better": self.better,
             **({"groups": list(self.groups)} if self.groups else {}),
         }
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from collapsekit import probes, readings
 from collapsekit.findings import Evidence, Finding, Severity, fold
 from collapsekit.number import Number
 from collapsekit.results import Audit, summary_table
@@ -51,6 +52,11 @@ CLASSES = (
 )
 NAN = math.nan
 #: As the probes declare them; these audits know no probe.
+BETTER = {
+    headline.name: headline.better
+    for source in (*probes.REGISTERED, *readings.REGISTERED)
+    for headline in source.headlines
+}
 TITLES = {
     "rate": "Rate: KL per sample",
     "active_units": "Active units",
@@ -172,6 +178,7 @@ def made_up(
             "timings": {"kl": 0.8, "mutual_information": 12.0},
         },
         titles=TITLES,
+        better=BETTER,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,8 @@ from collapsekit.comparison import (
     compare,
 )
 from collapsekit.errors import InputError
-from collapsekit.number import Number
-from collapsekit.results import Audit
+from collapsekit.number import Better, Headline, Number
+from collapsekit.results import Audit, load
 from collapsekit.tables import summary_table
 from tests import audits
 
@@ -280,3 +281,37 @@ def test_many_audits_of_one_model_differ_in_nothing() -> None:
     words = {change.word for change in comparison.changes.values()}
     assert words <= {SAME, UNRESOLVED}
     assert np.allclose(comparison.table["b"]["change"].fillna(0).astype(float), 0)
+
+
+def test_a_headline_declares_which_way_is_better() -> None:
+    with pytest.raises(TypeError, match="better"):
+        Headline("new", "A new one")  # type: ignore[call-arg]
+    with pytest.raises(InputError) as caught:
+        Headline("new", "A new one", "more")  # type: ignore[arg-type]
+    assert "'new' does not say which way is better" in str(caught.value)
+    assert '"up", "down" or "neither"' in caught.value.expected
+
+
+@pytest.mark.parametrize(
+    ("way", "word"),
+    [("up", "better"), ("down", "worse"), ("neither", "differs"), (None, "differs")],
+)
+def test_a_probe_from_outside_is_compared_by_what_it_declares(
+    way: Better | None, word: str
+) -> None:
+    def holding(value: float) -> Audit:
+        number = Number("largest", value, value - 0.1, value + 0.1, "1", 40)
+        better = {"largest": way} if way is not None else {}
+        return replace(audits.bare(), summary=summary_table([number]), better=better)
+
+    comparison = compare({"a": holding(1.0), "b": holding(2.0)})
+    assert comparison.changes["largest", "b"].word == word
+    assert comparison.better_with("group/largest") == {"up": 1, "down": -1}.get(way or "", 0)
+
+
+def test_which_way_is_better_is_kept_in_the_file(tmp_path: Path) -> None:
+    audit = audits.made_up()
+    assert audit.better["swap_gap"] == "up"
+    assert audit.better["collision_fraction"] == "down"
+    assert audit.better["rate"] == "neither"
+    assert load(audit.save(tmp_path / "a.audit")).better == audit.better

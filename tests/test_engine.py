@@ -580,7 +580,7 @@ class Largest:
     source: ClassVar[Any] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Any, ...]] = ()
-    headlines: ClassVar[tuple[Headline, ...]] = (Headline("largest", "Largest mean"),)
+    headlines: ClassVar[tuple[Headline, ...]] = (Headline("largest", "Largest mean", "down"),)
 
     def observe(self, obs: Observation) -> States:
         from collapsekit.streaming import Top
@@ -599,6 +599,7 @@ def test_a_probe_from_outside() -> None:
     x = LINEAR.sample(100, 0)
     audit = run(LINEAR, as_samples(x), [KL(), Largest()])
     assert audit.titles["largest"] == "Largest mean"
+    assert audit.better["largest"] == "down"
     assert "Largest mean" in audit.to_model_card()
     assert audit.number("largest").value == pytest.approx(float(LINEAR.encode(x)[0].abs().max()))
     with pytest.raises(InputError, match="one name"):

@@ -55,8 +55,8 @@ class ActiveUnits:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (ACTIVE,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("active_units", "Active units"),
-        Headline("active_fraction", "Share of units active"),
+        Headline("active_units", "Active units", "up"),
+        Headline("active_fraction", "Share of units active", "up"),
     )
 
     def observe(self, obs: Observation) -> States:

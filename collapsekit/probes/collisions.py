@@ -65,7 +65,7 @@ class Collisions:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (COLLISION,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("collision_fraction", "Samples that share a code with an unrelated one"),
+        Headline("collision_fraction", "Samples that share a code with an unrelated one", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -61,9 +61,13 @@ class DecoderFolds:
         """Of its stream."""
         if self.source == "prior":
             return (
-                Headline("fold_fraction_prior", "Prior draws with a second code of one output"),
+                Headline(
+                    "fold_fraction_prior", "Prior draws with a second code of one output", "down"
+                ),
             )
-        return (Headline("fold_fraction", "Codes of the data with a second code of one output"),)
+        return (
+            Headline("fold_fraction", "Codes of the data with a second code of one output", "down"),
+        )
 
     def observe(self, obs: Observation) -> States:
         """One encode, one decode, and a derivative by two decodes a row."""

@@ -59,11 +59,15 @@ class DecoderJacobian:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DECODER_RANK,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("decoder_rank", "Directions of the code that the decoder reads"),
+        Headline("decoder_rank", "Directions of the code that the decoder reads", "up"),
         Headline(
-            "decoder_reciprocal_condition", "Smallest over largest effect of a code direction"
+            "decoder_reciprocal_condition",
+            "Smallest over largest effect of a code direction",
+            "neither",
         ),
-        Headline("decoder_full_rank_fraction", "Codes at which the decoder reads every direction"),
+        Headline(
+            "decoder_full_rank_fraction", "Codes at which the decoder reads every direction", "up"
+        ),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -52,7 +52,7 @@ class DecoderUsage:
     source: ClassVar[Source] = "prior"
     codes: ClassVar[tuple[Code, ...]] = (USAGE,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("used_dimensions", "Dimensions that move the output, by their share"),
+        Headline("used_dimensions", "Dimensions that move the output, by their share", "up"),
     )
 
     def observe(self, obs: Observation) -> States:

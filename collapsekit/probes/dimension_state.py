@@ -61,7 +61,7 @@ class DimensionState:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (PASSIVE, LOCAL_DIMENSIONS)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("passive_dimensions", "Dimensions equal to the prior"),
+        Headline("passive_dimensions", "Dimensions equal to the prior", "down"),
     )
 
     @property

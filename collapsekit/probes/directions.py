@@ -60,7 +60,7 @@ class Directions:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DIRECTIONS,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("passive_directions", "Directions equal to the prior"),
+        Headline("passive_directions", "Directions equal to the prior", "down"),
     )
 
     @property

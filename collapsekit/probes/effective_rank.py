@@ -77,8 +77,8 @@ class EffectiveRank:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RANK, REDUNDANT)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("effective_rank", "Effective rank of the codes"),
-        Headline("redundant_dimensions", "Active dimensions that repeat others"),
+        Headline("effective_rank", "Effective rank of the codes", "up"),
+        Headline("redundant_dimensions", "Active dimensions that repeat others", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

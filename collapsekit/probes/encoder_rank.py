@@ -53,9 +53,9 @@ class EncoderRank:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (ENCODER_RANK,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("encoder_rank", "Directions of the data that the encoder keeps"),
-        Headline("tangent_rank", "Directions in which neighbours differ"),
-        Headline("rank_drop_fraction", "Samples where the encoder loses directions"),
+        Headline("encoder_rank", "Directions of the data that the encoder keeps", "neither"),
+        Headline("tangent_rank", "Directions in which neighbours differ", "neither"),
+        Headline("rank_drop_fraction", "Samples where the encoder loses directions", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

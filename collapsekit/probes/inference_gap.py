@@ -67,9 +67,9 @@ class InferenceGap:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (GAP, WEIGHTS)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("log_likelihood_bound", "Log-likelihood, importance-weighted"),
-        Headline("inference_gap", "Inference gap"),
-        Headline("unreliable_weights_fraction", "Samples with unreliable weights"),
+        Headline("log_likelihood_bound", "Log-likelihood, importance-weighted", "up"),
+        Headline("inference_gap", "Inference gap", "neither"),
+        Headline("unreliable_weights_fraction", "Samples with unreliable weights", "neither"),
     )
 
     def __post_init__(self) -> None:

@@ -62,9 +62,9 @@ class InformationBudget:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (MISMATCH,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("dimensionwise_kl", "Mismatch of dimensions with the prior"),
-        Headline("aggregate_mismatch", "Mismatch of whole codes with the prior"),
-        Headline("total_correlation", "Overlap between dimensions"),
+        Headline("dimensionwise_kl", "Mismatch of dimensions with the prior", "down"),
+        Headline("aggregate_mismatch", "Mismatch of whole codes with the prior", "down"),
+        Headline("total_correlation", "Overlap between dimensions", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:

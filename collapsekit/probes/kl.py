@@ -46,7 +46,9 @@ class KL:
     source: ClassVar[Source] = "data"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RATE,)
-    headlines: ClassVar[tuple[Headline, ...]] = (Headline("rate", "Rate: KL per sample"),)
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("rate", "Rate: KL per sample", "neither"),
+    )
 
     def observe(self, obs: Observation) -> States:
         """Totals per sample, moments per dimension."""

@@ -68,7 +68,7 @@ class LocalCollapse:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (LOCAL,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("locally_collapsed_fraction", "Samples locally collapsed"),
+        Headline("locally_collapsed_fraction", "Samples locally collapsed", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -51,11 +51,15 @@ class LowerLipschitz:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (LIPSCHITZ,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("lower_lipschitz", "Least movement of the code between neighbours, median"),
         Headline(
-            "lower_lipschitz_low", "Least movement of the code between neighbours, lowest 5 %"
+            "lower_lipschitz", "Least movement of the code between neighbours, median", "neither"
         ),
-        Headline("folded_fraction", "Samples that the encoder folds on a neighbour"),
+        Headline(
+            "lower_lipschitz_low",
+            "Least movement of the code between neighbours, lowest 5 %",
+            "neither",
+        ),
+        Headline("folded_fraction", "Samples that the encoder folds on a neighbour", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

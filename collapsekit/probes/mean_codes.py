@@ -40,8 +40,10 @@ class MeanCodes:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("told_by_mean_fraction", "Samples given back from their posterior mean"),
-        Headline("reconstruction_slope", "Slope of samples on their reconstructions"),
+        Headline(
+            "told_by_mean_fraction", "Samples given back from their posterior mean", "neither"
+        ),
+        Headline("reconstruction_slope", "Slope of samples on their reconstructions", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -73,9 +73,9 @@ class ModelInformation:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (DECODER_VIEW, SATURATED)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("model_information", "KL(prior ‖ true posterior), by the decoder"),
-        Headline("reverse_rate", "KL(prior ‖ posterior), by the encoder"),
-        Headline("saturated_fraction", "Samples that saturate the decoder’s view"),
+        Headline("model_information", "KL(prior ‖ true posterior), by the decoder", "neither"),
+        Headline("reverse_rate", "KL(prior ‖ posterior), by the encoder", "neither"),
+        Headline("saturated_fraction", "Samples that saturate the decoder’s view", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -61,8 +61,8 @@ class MutualInformation:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (INFORMATION, SATURATED)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("mutual_information", "Information about the input"),
-        Headline("reidentification", "Samples that their code identifies"),
+        Headline("mutual_information", "Information about the input", "up"),
+        Headline("reidentification", "Samples that their code identifies", "up"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -39,8 +39,8 @@ class PrincipalVariances:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = ()
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("decoder_variance", "Variance of the decoder, times beta"),
-        Headline("linear_dimensions", "Dimensions that a linear model would use"),
+        Headline("decoder_variance", "Variance of the decoder, times beta", "neither"),
+        Headline("linear_dimensions", "Dimensions that a linear model would use", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:

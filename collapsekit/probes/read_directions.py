@@ -58,7 +58,7 @@ class ReadDirections:
     source: ClassVar[Source] = "prior"
     codes: ClassVar[tuple[Code, ...]] = (UNREAD,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("unread_directions", "Directions the decoder does not read"),
+        Headline("unread_directions", "Directions the decoder does not read", "down"),
     )
 
     def observe(self, obs: Observation) -> States:

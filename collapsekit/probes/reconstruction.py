@@ -58,8 +58,8 @@ class Reconstruction:
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (RECONSTRUCTION, DECLARED)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("reconstruction_error", "Reconstruction error"),
-        Headline("elbo", "Evidence lower bound"),
+        Headline("reconstruction_error", "Reconstruction error", "down"),
+        Headline("elbo", "Evidence lower bound", "up"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -91,11 +91,11 @@ class RoundTrip:
     def headlines(self) -> tuple[Headline, ...]:
         """Of its stream."""
         if self.source == "prior":
-            return (Headline("round_trip_r2_prior", "Round trip, draws of the prior"),)
+            return (Headline("round_trip_r2_prior", "Round trip, draws of the prior", "up"),)
         return (
-            Headline("round_trip_r2", "Round trip, codes of the data"),
-            Headline("robust_round_trip_r2", "Round trip after rounding and noise"),
-            Headline("lr_residual", "Latent reconstruction residual"),
+            Headline("round_trip_r2", "Round trip, codes of the data", "up"),
+            Headline("robust_round_trip_r2", "Round trip after rounding and noise", "up"),
+            Headline("lr_residual", "Latent reconstruction residual", "neither"),
         )
 
     def observe(self, obs: Observation) -> States:

@@ -62,7 +62,7 @@ class SampledScale:
     source: ClassVar[Source] = "population"
     codes: ClassVar[tuple[Code, ...]] = (SAMPLER,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("sampled_scale_ratio", "Sampled over declared standard deviation"),
+        Headline("sampled_scale_ratio", "Sampled over declared standard deviation", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:

@@ -54,7 +54,7 @@ class SwapGap:
     source: ClassVar[Source] = "population"
     limit: ClassVar[int | None] = None
     codes: ClassVar[tuple[Code, ...]] = (SWAP,)
-    headlines: ClassVar[tuple[Headline, ...]] = (Headline("swap_gap", "Swap gap"),)
+    headlines: ClassVar[tuple[Headline, ...]] = (Headline("swap_gap", "Swap gap", "up"),)
 
     def observe(self, obs: Observation) -> States:
         """Two decodes a sample: with its own code, with its partner's."""

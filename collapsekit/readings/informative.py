@@ -51,7 +51,7 @@ class Informative:
     name: ClassVar[str] = "informative"
     codes: ClassVar[tuple[Code, ...]] = (FAKE,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("informative_fraction", "Dimensions that are informative"),
+        Headline("informative_fraction", "Dimensions that are informative", "up"),
     )
 
     def read(self, tables: Tables) -> Result:

@@ -38,7 +38,7 @@ class NearDeterministic:
     name: ClassVar[str] = "near_deterministic"
     codes: ClassVar[tuple[Code, ...]] = (DETERMINISTIC,)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("width_share", "Posterior width in the codes’ variance"),
+        Headline("width_share", "Posterior width in the codes’ variance", "neither"),
     )
 
     def read(self, tables: Tables) -> Result:

@@ -64,7 +64,7 @@ class Roles:
     name: ClassVar[str] = "roles"
     codes: ClassVar[tuple[Code, ...]] = (ROLES, PHANTOM)
     headlines: ClassVar[tuple[Headline, ...]] = (
-        Headline("idle_dimensions", "Dimensions dead or ignored"),
+        Headline("idle_dimensions", "Dimensions dead or ignored", "down"),
     )
 
     def read(self, tables: Tables) -> Result:

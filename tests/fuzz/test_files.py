@@ -360,6 +360,8 @@ def test_parts_that_are_missing_are_named(tmp_path: Path, saved: bytes) -> None:
         (("provenance", "n"), 10**400),
         (("run",), None),
         (("titles",), {"rate": 3}),
+        (("better",), {"rate": "sideways"}),
+        (("better",), {"rate": ["up"]}),
     ],
     ids=str,
 )
