@@ -143,20 +143,6 @@ def show_all(n: float, share: float = 0.95) -> bool:
     return wilson(rows, rows)[0] >= share
 
 
-def count_limits(chance: Array) -> tuple[int, int]:
-    """2.5 % and 97.5 % quantiles of how many of some things are so, each with its own chance.
-
-    The Poisson binomial distribution. Moving every thing to its own limit at once would ask for a
-    coincidence: of 32 values just beyond a bar, all 32 by chance.
-    """
-    of = np.ones(1)
-    for p in np.asarray(chance, dtype=np.float64):
-        of = np.convolve(of, [1 - p, p])
-    below = np.cumsum(of)
-    low, high = (int(np.searchsorted(below, end - 1e-12)) for end in (0.025, 0.975))
-    return low, high
-
-
 def wilson_arrays(count: Array, n: int) -> tuple[Array, Array]:
     """Wilson 95 % limits of many counts out of one n."""
     counts = np.asarray(count, dtype=np.float64).ravel() / rows_to_one()

@@ -12,7 +12,6 @@ import torch
 from collapsekit.independent import independent, rows_alike
 from collapsekit.intervals import (
     _unskewed,
-    count_limits,
     jackknife_number,
     mean_number,
     quantile_number,
@@ -131,22 +130,6 @@ def test_the_error_of_a_ratio_is_that_of_its_linearised_terms() -> None:
     expected = terms.std(axis=1, ddof=1) / math.sqrt(500)
     np.testing.assert_allclose(error, expected, rtol=1e-9, atol=1e-9)
     assert expected[0] < 1e-12  # a fixed share of the whole has no error
-
-
-def test_limits_of_a_count_are_those_of_its_distribution() -> None:
-    assert count_limits(np.array([0.0, 1.0, 1.0])) == (2, 2)
-    assert count_limits(np.array([0.5])) == (0, 1)
-    assert count_limits(np.array([])) == (0, 0)
-    # Equal chances: the binomial distribution.
-    for n, p in ((32, 0.04), (10, 0.3)):
-        expected = scipy.stats.binom.ppf([0.025, 0.975], n, p)
-        assert count_limits(np.full(n, p)) == tuple(expected)
-    rng = np.random.default_rng(0)
-    chance = rng.random(12) ** 3
-    draws = (rng.random((200_000, 12)) < chance).sum(axis=1)
-    low, high = count_limits(chance)
-    assert (draws < low).mean() <= 0.026
-    assert (draws > high).mean() <= 0.026
 
 
 def test_intervals_of_copies_are_those_of_the_samples_once() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from collapsekit.claims import count_number, share_at_least
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import wilson_arrays
 from collapsekit.number import Number
@@ -118,16 +119,13 @@ class Shares:
 
     def number(self, name: str) -> Number:
         """How many are passive."""
-        low, high = self.limits
-        return Number(
+        return count_number(
             name,
-            float(self.passive.sum()),
-            float((low >= 1 - self.bars.delta).sum()),
-            float((high >= 1 - self.bars.delta).sum()),
+            share_at_least(self.below, self.n, 1 - self.bars.delta),
             "dimensions",
             self.n,
             f"share of samples with KL < {self.bars.epsilon:g} nats at least "
-            f"{1 - self.bars.delta:g}; 95 % limits, Wilson in each {self.noun}",
+            f"{1 - self.bars.delta:g}",
         )
 
     @property

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
+from collapsekit.claims import Claim, above, count_number, every
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import count_limits
+from collapsekit.kernels.marginals import ACCURACY
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
-from collapsekit.streaming import Array
+from collapsekit.streaming import GROUPS, Array
 
 FAKE = Code(
     id="CK604",
@@ -29,15 +29,11 @@ FAKE = Code(
     formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
     "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
     "all dimensions are fake at the lower limit of their number, inconclusive when at the upper. "
-    "Limits of the number: 2.5 % and 97.5 % of the Poisson binomial distribution in which each "
-    "dimension lies beyond the bar with the chance that its standard errors give.",
+    "Limits of the number: closed testing over all dimensions, by the standard errors of each.",
     remedy="Do not read the active units alone; in the latent reconstruction loss keep the "
     "gradient through the code, and give it a weight of 3 to 10 beta.",
     source="collapsekit",
 )
-
-
-BOTH = ("information", "shuffle_cost")
 
 
 @dataclass(frozen=True)
@@ -71,38 +67,30 @@ class Informative:
                 remedy='pass likelihood=..., for 0.5 SSE + beta KL ("gaussian", sqrt(beta))',
             )
         counted = tables.counted(len(table))
-        informative = self._informative(table)
+        claim = self._claim(table, len(tables.samples) - 1)
         active = table["active"].to_numpy(dtype=bool)
-        fake = active & ~informative
-        chance = self._chance(table)
-        limits = "limits: dimensions on either side of the bar, by the standard error of each"
+        informative, fake = claim.so, active & ~claim.so
         number = _share_of(
             "informative_fraction",
-            informative,
-            chance,
-            f"of {counted}; information and shuffle cost above {self.least:g} nat; " + limits,
+            claim,
+            f"of {counted}; information and shuffle cost above {self.least:g} nat",
         )
-        share = _share_of(
-            "fake_fraction", fake, np.where(active, 1 - chance, 0.0), f"active alone; {limits}"
-        )
+        share = _share_of("fake_fraction", (~claim).among(active), "active alone")
         columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
         finding = self._judge(number, share, fake, table, counted)
         return Result((number,), dimensions=columns, findings=(finding,))
 
-    def _informative(self, table: pd.DataFrame) -> Array:
-        found: Array = np.all([table[c].to_numpy(np.float64) > self.least for c in BOTH], axis=0)
-        return found
-
-    def _chance(self, table: pd.DataFrame) -> Array:
-        """How likely both measures of a dimension lie above the bar, each normal about its value;
-        the less likely one decides."""
-        sides = []
-        for name in BOTH:
+    def _claim(self, table: pd.DataFrame, freedom: int) -> Claim:
+        def over(name: str, least_error: float, freedom: int) -> Claim:
             value, error = (table[c].to_numpy(np.float64) for c in (name, f"{name}_se"))
-            error = np.maximum(np.nan_to_num(error), 1e-12)
-            sides.append(norm.cdf((value - self.least) / error))
-        found: Array = np.minimum(*sides)
-        return found
+            error = np.maximum(np.nan_to_num(error), least_error)
+            return above(value, error, self.least, freedom)
+
+        # The cost's error is a jackknife's.
+        return every(
+            over("information", ACCURACY, freedom),
+            over("shuffle_cost", 0.0, min(freedom, GROUPS - 1)),
+        )
 
     def _share(self, fake: Array, table: pd.DataFrame) -> str:
         told = ""
@@ -144,7 +132,7 @@ class Informative:
         )
 
 
-def _share_of(name: str, found: Array, chance: Array, note: str) -> Number:
-    low, high = (end / len(found) for end in count_limits(chance))
-    value = float(found.mean())
-    return Number(name, value, min(low, value), max(high, value), "share", len(found), note)
+def _share_of(name: str, claim: Claim, note: str) -> Number:
+    count = count_number(name, claim, "share", len(claim.so), note)
+    of = len(claim.so)
+    return replace(count, value=count.value / of, low=count.low / of, high=count.high / of)

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from collapsekit.claims import Claim, above, above_by_ends, any_of, count_number, every, known
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
-from collapsekit.intervals import Z95
+from collapsekit.kernels.marginals import ACCURACY
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -28,10 +29,10 @@ ROLES = Code(
     "counts as written); "
     "reads: decoder_usage at least 1 % of the largest, or, for what is written, decoder_nats at "
     "least 0.02; comes back: robust_round_trip_r2 >= 0.5. Verdict: partial where a dimension is "
-    "idle with every measure at the upper end of its interval; inconclusive where one is with all "
-    "at the lower. Of Gaussian posteriors with full covariance the axes are one basis of many: "
-    "told, and judged along directions (CK622, CK623). Classes have no mean and no round trip: "
-    "written by KL and information alone, and `used` where read too.",
+    "idle by the lower limit of their number, inconclusive where one is by the upper (closed "
+    "testing over all dimensions). Of Gaussian posteriors with full covariance the axes are one "
+    "basis of many: told, and judged along directions (CK622, CK623). Classes have no mean and no "
+    "round trip: written by KL and information alone, and `used` where read too.",
     remedy="Dead and ignored dimensions can be pruned; to make them carry something instead, add "
     "the latent reconstruction loss or lower beta.",
     source="collapsekit",
@@ -88,7 +89,7 @@ class Roles:
                 expected="a variance of the means and a decoder_usage",
                 remedy="audit at least two samples",
             )
-        role, findings = self._named(table, tables.counted(len(table)))
+        role, findings = self._named(table, tables)
         if {"passive_directions", "unread_directions"} & set(tables.numbers):
             findings = (by_axes(findings[0], "CK622, CK623"), *findings[1:])
         dimensions = pd.DataFrame({"role": role}, index=table.index)
@@ -98,61 +99,59 @@ class Roles:
         """Variables of classes: what is idle is told, whether the rest comes back is not known."""
         table = tables.dimensions
         table = table[table["decoder_usage"].notna() & table["information"].notna()]
-        return self._named(table, tables.counted(len(table)))[1] if len(table) else ()
+        return self._named(table, tables)[1] if len(table) else ()
 
-    def _named(self, table: pd.DataFrame, counted: str) -> tuple[Array, tuple[Finding, ...]]:
+    def _named(self, table: pd.DataFrame, of: Tables) -> tuple[Array, tuple[Finding, ...]]:
         """Each dimension's role, and what is told about them."""
-        writes, reads = self._sides(table, 0.0)
+        written, read = self._sides(table, len(of.samples) - 1)
+        writes, reads, counted = written.so, read.so, of.counted(len(table))
         used = np.full(len(table), "used")
         if "robust_round_trip_r2" in table:
             back = table["robust_round_trip_r2"].to_numpy(dtype=np.float64) >= self.comes_back
             used = np.where(back, "healthy", "entangled")
         role = np.select([writes & reads, writes, reads], [used, "ignored", "phantom"], "dead")
-        (wrote, read), (writing, reading) = (self._sides(table, by) for by in (-1.0, 1.0))
-        idle = _count("idle_dimensions", "dead or ignored", ~reads, sure=~reading, perhaps=~read)
-        phantom = _count(
-            "phantom_dimensions",
-            "read and never set",
-            role == "phantom",
-            sure=read & ~writing,
-            perhaps=reading & ~wrote,
-        )
+        idle = _count("idle_dimensions", "dead or ignored", ~read)
+        phantom = _count("phantom_dimensions", "read and never set", every(read, ~written))
         findings = [self._judge(idle, role, table.index, counted)]
         if (role == "phantom").any():
             findings.append(_phantoms(phantom, role, table.index, counted))
         return role, tuple(findings)
 
-    def _sides(self, table: pd.DataFrame, side: float) -> tuple[Array, Array]:
-        """What is written and what is read, every measure at this end of its interval."""
+    def _sides(self, table: pd.DataFrame, freedom: int) -> tuple[Claim, Claim]:
+        """What is written and what is read."""
 
-        def at(name: str) -> Array:
-            end = {-1.0: f"{name}_low", 1.0: f"{name}_high"}.get(side)
-            if end in table:
-                return table[end].to_numpy(dtype=np.float64)
-            value: Array = table[name].to_numpy(dtype=np.float64)
-            if f"{name}_se" in table:
-                value = value + side * Z95 * np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
-            return value
+        def over(name: str, bar: float) -> Claim:
+            value = table[name].to_numpy(dtype=np.float64)
+            if f"{name}_low" in table:
+                low, high = (table[f"{name}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
+                return above_by_ends(value, low, high, bar)
+            if f"{name}_se" not in table:
+                return known(value > bar)
+            error = np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
+            floor = ACCURACY if name == "information" else 0.0
+            return above(value, np.maximum(error, floor), bar, freedom)
 
-        writes = np.zeros(len(table), dtype=bool)
+        writes = []
         if "mean_variance" in table:
-            writes = at("mean_variance") > self.writes_variance
+            writes.append(over("mean_variance", self.writes_variance))
         if "kl" in table:
-            informed = at("information" if "information" in table else "kl") > self.writes_nats
-            writes |= (at("kl") > self.writes_nats) & informed
+            told = over("kl", self.writes_nats)
+            if "information" in table:
+                told = every(told, over("information", self.writes_nats))
+            writes.append(told)
         elif "state" in table:
-            writes |= (table["state"] != "passive").to_numpy()
+            writes.append(known((table["state"] != "passive").to_numpy()))
+        written = any_of(*writes) if writes else known(np.zeros(len(table), dtype=bool))
         top = table["decoder_usage"].to_numpy(dtype=np.float64).max(initial=0.0)
-        usage = at("decoder_usage")
-        reads = (usage > 0) & (usage >= self.reads_share * top)
+        read = over("decoder_usage", np.nextafter(max(self.reads_share * top, 1e-300), 0.0))
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
         # looks unread although the output distribution tells it apart. Nats are absolute. Only for
         # what is written: a hundredth of a nat that nobody sets is no generation noise.
         if "decoder_nats" in table:
-            reads |= writes & (at("decoder_nats") >= self.reads_nats)
+            read = any_of(read, every(written, over("decoder_nats", self.reads_nats)))
         if "kl" not in table and "state" not in table:  # means alone do not tell that none is set
-            writes |= reads
-        return writes, reads
+            written = any_of(written, read)
+        return written, read
 
     def _unknown(self, tables: Tables) -> Finding | None:
         """Where neither a state nor a decoder tells what becomes of units that are not active."""
@@ -213,16 +212,8 @@ def _phantoms(number: Number, role: Array, index: pd.Index, counted: str) -> Fin
     )
 
 
-def _count(name: str, what: str, found: Array, *, sure: Array, perhaps: Array) -> Number:
-    return Number(
-        name,
-        float(found.sum()),
-        float((found & sure).sum()),
-        float((found | perhaps).sum()),
-        "dimensions",
-        len(found),
-        f"{what}; limits: every measure at either end of its 95 % interval",
-    )
+def _count(name: str, what: str, claim: Claim) -> Number:
+    return count_number(name, claim, "dimensions", len(claim.so), what)
 
 
 ROLE_WORDS = ("healthy", "entangled", "ignored", "phantom", "dead")

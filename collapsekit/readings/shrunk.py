@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
+from collapsekit.claims import Claim, above, count_number, every
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import Z95
+from collapsekit.kernels.marginals import ACCURACY
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -24,8 +25,7 @@ SHRUNK = Code(
     "(the latent reconstruction loss acts as one) make such dimensions, free bits and committed "
     "rates do too. They count as used wherever usage is read off the KL.",
     formula="shrunk[j]: mean KL_j > 0.1 nat, information I_j < 0.1 nat and below a quarter of the "
-    "KL. "
-    "Limits: both moved by 1.96 standard errors.",
+    "KL, by their standard errors; the number's limits by closed testing over all dimensions.",
     remedy="Count informative dimensions instead of those with a KL. If the dimension is to carry "
     "something, lower beta or strengthen the decoder's use of it; a width penalty alone does not.",
     source="collapsekit; KL_j = I_j + KL(q^_j || p_j), Chen et al. 2018, arXiv 1802.04942",
@@ -55,30 +55,34 @@ class Shrunk:
         table = table[table["information"].notna() & table["kl"].notna()]
         if not len(table):
             raise Unavailable("no dimension has both a KL and an information")
-        found = self._below(table, 0.0)
-        number = Number(
+        shrunk = self._claim(table, len(tables.samples) - 1)
+        found = shrunk.so
+        number = count_number(
             "shrunk_dimensions",
-            float(found.sum()),
-            float(self._below(table, Z95).sum()),
-            float(self._below(table, -Z95).sum()),
+            shrunk,
             "dimensions",
             len(table),
             f"KL above {self.least:g} nat, information below it and below {self.most:.0%} of the "
-            "KL; limits: both moved by 1.96 standard errors",
+            "KL",
         )
         judged = self._judge(number, found, table, len(tables.samples))
         columns = pd.DataFrame({"shrunk": found}, index=table.index)
         return Result(dimensions=columns, findings=(judged,))
 
-    def _below(self, table: pd.DataFrame, shift: float) -> Array:
-        def moved(name: str, by: float) -> Array:
-            error = np.nan_to_num(table[f"{name}_se"].to_numpy(dtype=np.float64))
-            value: Array = table[name].to_numpy(dtype=np.float64) + by * error
-            return value
+    def _claim(self, table: pd.DataFrame, freedom: int) -> Claim:
+        def read(name: str) -> Array:
+            values: Array = np.nan_to_num(table[name].to_numpy(dtype=np.float64))
+            return values
 
-        kl, information = moved("kl", -shift), moved("information", shift)
-        found: Array = (kl > self.least) & (information < np.minimum(self.least, self.most * kl))
-        return found
+        kl, kl_error, information = read("kl"), read("kl_se"), read("information")
+        error = np.maximum(read("information_se"), ACCURACY)
+        # Both of the same samples: how their errors go together is not known here, at worst in one.
+        beyond = information - self.most * kl, error + self.most * kl_error
+        return every(
+            above(kl, kl_error, self.least, freedom),
+            ~above(information, error, self.least, freedom),
+            ~above(*beyond, 0.0, freedom),
+        )
 
     def _judge(self, number: Number, found: Array, table: pd.DataFrame, samples: int) -> Finding:
         many, some = number.low >= 1, number.high >= 1
