@@ -8,10 +8,11 @@ from torch import Tensor
 from collapsekit.errors import Unavailable
 from collapsekit.observation import Observation
 from collapsekit.population import Population
-from collapsekit.posteriors import Family
+from collapsekit.posteriors import Family, FullGaussian
 
 #: Neighbours in data space. One number for all probes: the population finds them once.
 NEIGHBOURS = 10
+_VALUES = 1 << 22  # of covariances at a time
 
 
 def crowd_of(obs: Observation, limit: int | None) -> Population:
@@ -42,11 +43,30 @@ def input_distance(targets: Tensor, rows: Tensor, near: Tensor) -> Tensor:
 def code_distance(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:
     """Distances of posterior means in posterior widths, the pair's own: float64 [B, m].
 
-    |mu_i - mu_k| with each dimension divided by the root mean square of the two widths. Two
-    Gaussians of one width that lie d widths apart are told apart from one draw with probability
-    Phi(d / 2).
+    |mu_i - mu_k| with each dimension divided by the root mean square of the two widths; of full
+    covariances, in units of the mean of the two, which no basis changes. Two Gaussians of one width
+    that lie d widths apart are told apart from one draw with probability Phi(d / 2).
     """
+    if isinstance(posterior, FullGaussian):
+        step = max(1, _VALUES // posterior.dims**2)
+        parts = [
+            torch.stack([_apart(posterior, own, column) for column in candidates.T], dim=1)
+            for own, candidates in zip(rows.split(step), near.split(step), strict=True)
+        ]
+        return torch.cat(parts)
     variance = posterior.scale.square()
     pooled = 0.5 * (variance[rows][:, None] + variance[near])
     gap = posterior.mean[rows][:, None] - posterior.mean[near]
     return (gap.square() / pooled).sum(dim=2).sqrt()
+
+
+def _apart(posterior: FullGaussian, a: Tensor, b: Tensor) -> Tensor:
+    first, second = posterior.cholesky[a], posterior.cholesky[b]
+    pooled = 0.5 * (first @ first.mT + second @ second.mT)
+    # Variances are known to the rounding of the largest: one below that may come out as none.
+    diagonal = pooled.diagonal(dim1=1, dim2=2)
+    diagonal += 4 * torch.finfo(pooled.dtype).eps * diagonal.sum(dim=1, keepdim=True)
+    gap = (posterior.mean[a] - posterior.mean[b])[:, :, None]
+    units = torch.linalg.solve_triangular(torch.linalg.cholesky(pooled), gap, upper=False)
+    found: Tensor = torch.linalg.vector_norm(units[:, :, 0], dim=1)
+    return found

@@ -26,10 +26,10 @@ LIPSCHITZ = Code(
     "flattens the data there: it gives up a direction in which the data differ. With one or two "
     "dimensions in use some folding cannot be avoided.",
     formula="lower_lipschitz[i] = min over the 10 nearest other inputs of |E(x_i) - E(x_k)| in the "
-    "pair's posterior widths / |x_i - x_k|; equal inputs are left out. Folded: lower_lipschitz[i] "
-    "at most 5 % of the median over samples of the same ratio's median over neighbours. Headlines: "
-    "median and 5 % quantile (order-statistic intervals), share folded (Wilson). The ratios depend "
-    "on how densely the samples lie (n).",
+    "pair's posterior widths (of full covariances in units of their mean) / |x_i - x_k|; equal "
+    "inputs are left out. Folded: lower_lipschitz[i] at most 5 % of the median over samples of the "
+    "same ratio's median over neighbours. Headlines: median and 5 % quantile (order-statistic "
+    "intervals), share folded (Wilson). The ratios depend on how densely the samples lie (n).",
     remedy="If what is folded together matters, the code is too coarse: lower beta, or add the "
     "latent reconstruction loss.",
     source="collapsekit; lower Lipschitz (bi-Lipschitz) condition for injectivity: Wang, Blei, "

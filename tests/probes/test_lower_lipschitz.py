@@ -6,10 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial import cKDTree
+from torch.distributions import MultivariateNormal
 
 import collapsekit as ck
 from collapsekit.findings import Severity
+from collapsekit.number import Number
 from collapsekit.observation import Observation
 from collapsekit.probe import measure
 from collapsekit.results import Result
@@ -24,6 +27,32 @@ def test_a_scaled_encoder_has_its_scale_everywhere() -> None:
     x = np.random.default_rng(0).normal(size=(80, 3))
     got = ck.probes.lower_lipschitz(2.5 * x, np.full_like(x, 0.5), x)
     np.testing.assert_allclose(got, 5.0, rtol=1e-12)
+
+
+def noisy(x: np.ndarray, matrix: np.ndarray) -> Number:
+    """E(x) = A x with covariance A A' / 4: two codes lie 2 |x - x'| apart, whatever A is."""
+    factor = np.linalg.qr(matrix.T / 2)[1].T
+    factor = torch.from_numpy(factor * np.sign(np.diag(factor)))
+    obs = Observation.of_arrays(
+        torch.from_numpy(x @ matrix.T),
+        factor.expand(len(x), -1, -1),
+        x=x,
+        family=lambda given: MultivariateNormal(given[0], scale_tril=given[1]),
+    )
+    return measure(ck.probes.LowerLipschitz(limit=None), obs).numbers[0]
+
+
+def test_noise_that_goes_the_way_of_the_data_has_one_scale_in_any_basis() -> None:
+    rng = np.random.default_rng(3)
+    x, matrix = rng.normal(size=(80, 3)), rng.normal(size=(3, 3))
+    for found in (noisy(x, matrix), noisy(x, matrix @ np.diag([1.0, 1.0, 1e-3]))):
+        np.testing.assert_allclose([found.low, found.value, found.high], 2.0, rtol=1e-6)
+
+
+def test_widths_below_rounding_read_as_wider_and_stop_nothing() -> None:
+    rng = np.random.default_rng(3)
+    found = noisy(rng.normal(size=(80, 3)), rng.normal(size=(3, 3)) @ np.diag([1.0, 1.0, 1e-9]))
+    assert 0 < found.low <= found.value <= 2
 
 
 def test_a_linear_encoder_on_a_lattice_is_slowest_along_an_axis() -> None:
