@@ -13,13 +13,13 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     noise, samples, independent <- streaming
     number, streaming <- intervals <- claims <- probe
     posteriors <- readers <- priors <- door
-    posteriors, streaming <- copies <- population
+    posteriors, streaming <- copies <- members <- population
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation
         <- probe (and results, intervals) <- probes (and pareto) <- readings <- engine <- monitors
         <- cli
     door <- groups <- engine, and results, intervals <- joined <- engine: hierarchical
         models
-    door, streaming, products <- population <- subset <- observation
+    door, streaming, products <- members <- population <- subset <- observation
     errors <- described <- provenance <- task
     probe <- shards <- rehearsal, spool <- checkpoint, jobs, parcels, executors <- pool <- task
         <- engine
