@@ -292,6 +292,18 @@ struct Fixed {
   double unit;
 };
 
+// What is asked: `count` rows over the columns first .. last. As in native.py.
+struct Call {
+  const void *panels, *z;
+  const int64_t *own;
+  int64_t count, dims, first, last;
+  double offset;
+  int64_t cut;
+  Fixed fixed;
+  Screen screen;
+  double *exponent, *total;
+};
+
 // Adds them to the energies of ROWS rows by one panel.
 __attribute__((noinline)) void add(const int32_t *panel, const int32_t *const (&x)[ROWS],
                                    int64_t dims, float unit, float *const (&energy)[ROWS]) {
@@ -356,16 +368,22 @@ int add(const Fixed &fixed, int64_t panel, const Rows<float> &rows, int waiting,
 }
 
 template <typename T>
-void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t dims, int64_t first,
-          int64_t last, double offset, int64_t cut, const Fixed &fixed, const Screen &screen,
-          double *exponent, double *total) {
+void tile(const Call &call, int64_t row, int count) {
+  const T *const panels = static_cast<const T *>(call.panels);
+  const T *const z = static_cast<const T *>(call.z) + row * call.dims;
+  const int64_t *const own = call.own + row;
+  const int64_t dims = call.dims, first = call.first, last = call.last;
+  Fixed fixed = call.fixed;
+  Screen screen = call.screen;
+  fixed.z += row * fixed.dims;
+  screen.z += row * screen.pairs;
   constexpr int WIDTH = PANEL / int(sizeof(T)), LANES = VECTOR / int(sizeof(T));
   constexpr T INFINITE = std::numeric_limits<T>::infinity();
   Rows<T> rows;
   alignas(PANEL) T kept[TILE + ROWS][WIDTH];
   int close_rows[TILE + ROWS], listed[TILE + ROWS];
   const int32_t *steps[TILE + ROWS];
-  rows.cut = T(cut);
+  rows.cut = T(call.cut);
   for (int r = 0; r < count + ROWS; ++r) {  // the last block is filled up with rows close to nothing
     steps[r] = screen.z + (r < count ? r : 0) * screen.pairs;
     rows.beyond[r] = r < count ? std::numeric_limits<int32_t>::max() : -1;
@@ -465,21 +483,15 @@ void tile(const T *panels, const T *z, const int64_t *own, int count, int64_t di
   }
   for (int r = 0; r < count; ++r) {
     flush(rows, r);
-    exponent[r] = offset - double(rows.reference[r]);
-    total[r] = rows.sum[r];
+    call.exponent[row + r] = call.offset - double(rows.reference[r]);
+    call.total[row + r] = rows.sum[r];
   }
 }
 
 template <typename T>
-void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_t dims,
-          int64_t first, int64_t last, double offset, int64_t cut, Fixed fixed, Screen screen,
-          double *exponent, double *total) {
-  for (int64_t top = 0; top < count; top += TILE) {
-    tile<T>(panels, z + top * dims, own + top, int(count - top < TILE ? count - top : TILE), dims,
-            first, last, offset, cut, fixed, screen, exponent + top, total + top);
-    fixed.z += TILE * fixed.dims;
-    screen.z += TILE * screen.pairs;
-  }
+void sums(const Call &call) {
+  for (int64_t row = 0; row < call.count; row += TILE)
+    tile<T>(call, row, int(call.count - row < TILE ? call.count - row : TILE));
 }
 
 }  // namespace
@@ -487,27 +499,8 @@ void sums(const T *panels, const T *z, const int64_t *own, int64_t count, int64_
 extern "C" {
 
 // (M, S) of `count` rows over the columns first .. last of packed panels; see native.py.
-void collapsekit_sums_float32(
-    const float *panels, const float *z, const int64_t *own, int64_t count, int64_t dims, int64_t first,
-    int64_t last, double offset, int64_t cut, const int32_t *fixed_panels, const int32_t *fixed_z,
-    int64_t fixed_dims, double fixed_unit, const int32_t *screen_panels, const int32_t *screen_z,
-    int64_t screen_pairs, double screen_unit, double screen_slack, double *exponent,
-    double *total) {
-  sums<float>(panels, z, own, count, dims, first, last, offset, cut,
-             {fixed_panels, fixed_z, fixed_dims, fixed_unit},
-             {screen_panels, screen_z, screen_pairs, screen_unit, screen_slack}, exponent, total);
-}
-
-void collapsekit_sums_float64(
-    const double *panels, const double *z, const int64_t *own, int64_t count, int64_t dims, int64_t first,
-    int64_t last, double offset, int64_t cut, const int32_t *fixed_panels, const int32_t *fixed_z,
-    int64_t fixed_dims, double fixed_unit, const int32_t *screen_panels, const int32_t *screen_z,
-    int64_t screen_pairs, double screen_unit, double screen_slack, double *exponent,
-    double *total) {
-  sums<double>(panels, z, own, count, dims, first, last, offset, cut,
-              {fixed_panels, fixed_z, fixed_dims, fixed_unit},
-              {screen_panels, screen_z, screen_pairs, screen_unit, screen_slack}, exponent, total);
-}
+void collapsekit_sums_float32(const Call *call) { sums<float>(*call); }
+void collapsekit_sums_float64(const Call *call) { sums<double>(*call); }
 
 // Whether 16-bit integers are worth it.
 int collapsekit_fast_integers() {

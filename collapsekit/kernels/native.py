@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from collapsekit.errors import InputError
+from collapsekit.kernels.call import Call
 from collapsekit.kernels.precision import LOG2E
 from collapsekit.kernels.screen import FEWEST, choose_screen
 
@@ -140,7 +141,6 @@ def sums(
     if isinstance(found, str):
         return None
     panels, fixed, screen = group.weights, group.fixed, group.screen
-    function = getattr(found, f"collapsekit_sums_{str(panels.dtype).removeprefix('torch.')}")
     dims = (panels.shape[1] - 1) // 2
     cut = cut_of(panels.dtype, columns)
     own = own.contiguous()
@@ -153,22 +153,22 @@ def sums(
     def block(top: int) -> None:
         part = slice(top, min(top + height, len(own)))
         given = rows(part)
-        x = given.x.contiguous()
-        integers = [] if fixed is None or given.factors is None else [fixed.weights, given.factors]
-        steps = [] if screen is None or given.steps is None else [screen.weights, given.steps]
-        where = (exponent[part], total[part])
-        # ctypes lets go of the interpreter's lock for as long as the call lasts.
-        function(
-            *(t.data_ptr() for t in (panels, x, own[part])),
-            *(len(x), dims, span.start - group.start, span.stop - group.start, group.offset, cut),
-            *([t.data_ptr() for t in integers] or [0, 0]),
-            *((fixed.dims, fixed.unit) if fixed else (0, 0.0)),
-            *([t.data_ptr() for t in steps] or [0, 0]),
-            *((screen.pairs, screen.unit, screen.slack) if screen else (0, 0.0, 0.0)),
-            *(t.data_ptr() for t in where),
+        call = Call(
+            count=len(given.x),
+            dims=dims,
+            first=span.start - group.start,
+            last=span.stop - group.start,
+            offset=group.offset,
+            cut=cut,
         )
+        if fixed is not None and given.factors is not None:
+            call.take_fixed(fixed.weights, given.factors, fixed.unit)
+        if screen is not None and given.steps is not None:
+            call.take_screen(screen, given.steps)
+        into = exponent[part], total[part]
+        call.run(found, panels, given.x.contiguous(), own[part], into)
         if given.common is not None:
-            where[0].sub_(given.common)
+            into[0].sub_(given.common)
 
     tops = range(0, len(own), max(height, 1))
     if threads > 1 and len(tops) > 1:
@@ -229,13 +229,6 @@ def _load() -> ctypes.CDLL:
             raise
         _build(compiler, source, file)  # what lay there was no library
         found = ctypes.CDLL(str(file))
-    pointer, whole, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-    for name in ("collapsekit_sums_float32", "collapsekit_sums_float64"):
-        function = getattr(found, name)
-        function.argtypes = [pointer] * 3 + [whole] * 4 + [number, whole]
-        function.argtypes += [pointer] * 2 + [whole, number]
-        function.argtypes += [pointer] * 2 + [whole, number, number] + [pointer] * 2
-        function.restype = None
     _check(found)
     if found.collapsekit_fast_integers():
         _check_screen(found)
@@ -333,7 +326,7 @@ def _check(found: ctypes.CDLL) -> None:
         panels[:count, 1::2] = rate
         panels[:count, 2::2] = centre * rate if dtype == torch.float32 else centre
         panels = panels.view(-1, width, 2 * dims + 1).transpose(1, 2).contiguous()
-        integers: list[Tensor] = []
+        call = Call(count=rows, dims=dims, first=1, last=count - 1, offset=0.0, cut=80)
         if dtype == torch.float32:  # three dimensions more in fixed point
             low, high = (torch.cos(k * grid[:, :3]).mul_(12_000).round() for k in (5, 7))
             energy += 1e-8 * (low[:rows] @ low.T + high[:rows] @ high.T + 2.0**30)
@@ -341,19 +334,12 @@ def _check(found: ctypes.CDLL) -> None:
             weights = torch.zeros((len(panels) * width, 4), dtype=torch.int32)
             weights[:, 0], weights[:count, 1:] = 2**30, packed
             weights = weights.view(-1, width, 4).transpose(1, 2).contiguous()
-            integers = [weights, packed[:rows].contiguous()]
+            call.take_fixed(weights, packed[:rows].contiguous(), 1e-8)
         own = torch.arange(rows)
         energy[own, own] = math.inf
         exponent = torch.empty(rows, dtype=torch.float64)
         total = torch.empty_like(exponent)
-        getattr(found, f"collapsekit_sums_{str(dtype).removeprefix('torch.')}")(
-            *(x.data_ptr() for x in (panels, z, own)),
-            *(rows, dims, 1, count - 1, 0.0, 80),
-            *([x.data_ptr() for x in integers] or [0, 0]),
-            *(3 if integers else 0, 1e-8),
-            *(0, 0, 0, 0.0, 0.0),
-            *(x.data_ptr() for x in (exponent, total)),
-        )
+        call.run(found, panels, z, own, (exponent, total))
         expected = torch.logsumexp(-energy[:, 1 : count - 1] * math.log(2.0), 1) / math.log(2.0)
         if not bool(((exponent + total.log2() - expected).abs() < tolerance).all()):
             raise _Absent(_OTHER)
@@ -376,17 +362,11 @@ def _check_screen(found: ctypes.CDLL) -> None:
     panels = torch.zeros((count, 2 * dims + 1))
     panels[:, 1::2], panels[:, 2::2] = rate, mean * rate
     panels = panels.view(-1, width, 2 * dims + 1).transpose(1, 2).contiguous()
-    steps = screen.features(z.double())
     exponent = torch.empty(rows, dtype=torch.float64)
     total = torch.empty_like(exponent)
-    found.collapsekit_sums_float32(
-        *(x.data_ptr() for x in (panels, z, own)),
-        *(rows, dims, 0, count, 0.0, 32),
-        *(0, 0, 0, 0.0),
-        *(screen.weights.data_ptr(), steps.data_ptr()),
-        *(screen.pairs, screen.unit, screen.slack),
-        *(x.data_ptr() for x in (exponent, total)),
-    )
+    call = Call(count=rows, dims=dims, first=0, last=count, offset=0.0, cut=32)
+    call.take_screen(screen, screen.features(z.double()))
+    call.run(found, panels, z, own, (exponent, total))
     expected = torch.logsumexp(-energy * math.log(2.0), 1) / math.log(2.0)
     if not bool(((exponent + total.log2() - expected).abs() < 1e-3).all()):
         raise _Absent(_OTHER)
