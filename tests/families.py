@@ -149,7 +149,7 @@ MODELS: dict[str, tuple[Model, set[str]]] = {
     "flow prior": (Model(diagonal, flow()), SPLIT),
     "prior by condition": (
         Conditional(diagonal, by_condition),
-        {"information_budget"},
+        {"information_budget", "principal_variances"},
     ),
 }
 

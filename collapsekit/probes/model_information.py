@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +11,12 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from collapsekit.adapter import offers
+from collapsekit.door import Door
 from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.independent import independent
 from collapsekit.intervals import Z95, mean_number, share_number, within
-from collapsekit.likelihoods import flat
+from collapsekit.likelihoods import Gaussian, flat
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.posteriors import divergence
@@ -36,7 +38,9 @@ DECODER_VIEW = Code(
     "expectation below it. One set of draws serves all samples where the likelihood scores every "
     "input under every output; a decoder that sees the input (log_likelihood) or a condition gets "
     "draws for each sample. The interval joins the errors over samples and over draws; its upper "
-    "end is moved by the jackknife's bias.",
+    "end is moved by the jackknife's bias. Where a beta above 1 is declared (and is not the "
+    "likelihood's own variance), tempered_information is the same from l_ik / beta: the divergence "
+    "of the posterior p(z) p(x | z)^(1 / beta) that such a training asks for.",
     remedy="See CK605 for which side collapsed.",
     source="Song, Kim, Lee 2025, arXiv 2508.12530; He et al. 2019, arXiv 1901.05534",
 )
@@ -76,6 +80,7 @@ class ModelInformation:
         Headline("model_information", "KL(prior ‖ true posterior), by the decoder", "neither"),
         Headline("reverse_rate", "KL(prior ‖ posterior), by the encoder", "neither"),
         Headline("saturated_fraction", "Samples that saturate the decoder’s view", "neither"),
+        Headline("tempered_information", "KL(prior ‖ posterior that beta asks for)", "neither"),
     )
 
     def observe(self, obs: Observation) -> States:
@@ -94,7 +99,15 @@ class ModelInformation:
         # The encoder's answer to the same question, in the same direction: of two Gaussians
         # KL(p || q) is several times KL(q || p) where q is narrow.
         reverse = divergence(obs.prior, obs.posterior, obs.noise("reverse")).total.to(value.device)
+        beta = tempering(obs.door)
+        tempered: States = {}
+        if beta > 1:
+            asked, most, left_of_it, _ = _divergence(scores / beta)
+            tempered["tempered"] = Skewed.of(torch.cat([asked[:, None], left_of_it], dim=1))
+            tempered["sharp"] = Moments.of((most >= self.heaviest).double())
         return {
+            **tempered,
+            "beta": Constant(beta),
             "rows": Rows(obs.index, model_information=value, model_information_saturated=saturated),
             "moments": Skewed.of(torch.cat([value[:, None], left], dim=1)),
             "saturated": Moments.of(torch.cat([saturated_left, own_spread[:, None]], dim=1)),
@@ -129,7 +142,12 @@ class ModelInformation:
             f"samples whose true posterior few of {draws:,} prior draws hit",
         )
         saturated = share.value > self.most_saturated
-        number = _number(moments, draws, shared, saturated)
+        number = _number("model_information", moments, draws, shared, saturated)
+        numbers: tuple[Number, ...] = ()
+        if "tempered" in state:
+            sharp = float(state["sharp"].mean[0]) > self.most_saturated
+            asked = _number("tempered_information", state["tempered"], draws, shared, sharp)
+            numbers = (replace(asked, note=f"beta = {state['beta'].value:g}; {asked.note}"),)
         encoder = mean_number(
             "reverse_rate",
             state["reverse"],
@@ -176,10 +194,24 @@ class ModelInformation:
                     advice="Look at what the decoder returns for codes drawn from the prior.",
                 )
             )
-        return Result((number, encoder, share), samples=frame, findings=tuple(findings))
+        numbers = (number, encoder, share, *numbers)
+        return Result(numbers, samples=frame, findings=tuple(findings))
 
 
-def _number(moments: Skewed, draws: int, shared: bool, saturated: bool) -> Number:
+def tempering(door: Door) -> float:
+    """The KL weight that the likelihood does not hold already; 1 where none was declared.
+
+    0.5 SSE + beta KL is declared with scale sqrt(beta), whose log-likelihood is that of beta 1.
+    """
+    likelihood, beta = door.likelihood, door.beta
+    if beta is None:
+        return 1.0
+    if isinstance(likelihood, Gaussian) and not offers(door.adapter, "log_likelihood"):
+        return 1.0 if math.isclose(beta, likelihood.scale**2, rel_tol=1e-6) else beta
+    return beta
+
+
+def _number(name: str, moments: Skewed, draws: int, shared: bool, saturated: bool) -> Number:
     """The mean over samples with the errors of both samplings, of samples and of draws."""
     value, left = float(moments.average[0]), moments.mean[1:]
     over_samples = mean_number("", moments, "nats")
@@ -196,7 +228,7 @@ def _number(moments: Skewed, draws: int, shared: bool, saturated: bool) -> Numbe
     told = f"{ends}; {draws:,} {kind}; in expectation a lower bound"
     n = int(moments.n[0])
     ends_at = within(value - below, value, high, 0.0, math.inf)
-    return Number("model_information", value, *ends_at, "nats", n, told)
+    return Number(name, value, *ends_at, "nats", n, told)
 
 
 def _share(count: int, n: int, left: Array, note: str) -> Number:

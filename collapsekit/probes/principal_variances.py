@@ -13,6 +13,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from collapsekit.adapter import offers
+from collapsekit.errors import Unavailable
 from collapsekit.findings import Code
 from collapsekit.likelihoods import Gaussian, flat
 from collapsekit.number import Headline, Number
@@ -26,8 +27,8 @@ from collapsekit.streaming import Array, Constant, Rows, to_numpy
 class PrincipalVariances:
     """`linear_dimensions`: principal variances of the data above the decoder's variance.
 
-    Applies to Gaussian likelihoods of one scale; says nothing about others. What it explains is
-    judged by the reading `decoder_variance`.
+    Applies to Gaussian likelihoods of one scale, and codes that are all the decoder has; says
+    nothing about others. What it explains is judged by the reading `decoder_variance`.
     """
 
     limit: int | None = 1024  # rows: half of them find directions, half measure along these
@@ -49,6 +50,13 @@ class PrincipalVariances:
         bar = 0.0  # another likelihood, or one of the model's own, has no variance to compare
         if isinstance(likelihood, Gaussian) and not offers(obs.door.adapter, "log_likelihood"):
             bar = threshold(likelihood.scale, beta)
+        if bar > 0 and obs.door.conditional:
+            raise Unavailable(
+                "principal variances of the data hold what the condition explains",
+                got="a conditional model, or one group of several",
+                expected="a decoder that has the code alone to go by",
+                remedy="compare the decoder's variance with that of the data under one condition",
+            )
         inside, outside, rows, surely = np.zeros(0), np.zeros(0), 0, 0
         if bar > 0 and int(obs.rows[0]) == 0:
             width = obs.door.target(obs.x)[0].numel()

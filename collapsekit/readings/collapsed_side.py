@@ -16,10 +16,13 @@ SIDE = Code(
     title="Inference or model collapse",
     meaning="When the encoder's posteriors sit at the prior, either the decoder ignores the code "
     "(model collapse: the true posterior is the prior too) or the decoder uses it and the "
-    "encoder lags behind (inference collapse). The repairs differ.",
+    "encoder lags behind (inference collapse). The repairs differ. Where a KL weight beta above 1 "
+    "was declared, an encoder that lags is one that stays behind the posterior which this weight "
+    "asks for; if that one is itself near the prior, beta is the cause.",
     formula="where the rate is below 1 nat: model collapse if model_information is below 0.1 "
     "nat; inference collapse if it is at least 1 nat and at least twice reverse_rate, the "
-    "encoder's divergence in the same direction.",
+    "encoder's divergence in the same direction. With beta above 1 tempered_information has to be "
+    "so; by beta if model_information is and tempered_information is not, with its upper end.",
     remedy="Inference collapse: train the encoder more, several steps a decoder step. Model "
     "collapse: weaken the decoder, lower beta, or add the latent reconstruction loss.",
     source="He et al. 2019, arXiv 1901.05534; Lucas et al. 2019, arXiv 1911.02469",
@@ -65,17 +68,28 @@ class CollapsedSide:
                     ),
                 )
             )
-        if taken.known and offered.low >= max(self.weak, self.factor * taken.high):
-            return Result(
-                findings=(
-                    SIDE.finding(
-                        Severity.WARN,
-                        f"only the inference is collapsed: the decoder uses the code "
-                        f"(KL(prior || true posterior) is at least {offered.digits()} nats), the "
-                        f"encoder follows it by {taken.digits()} in the same direction.",
-                        evidence=evidence,
-                        advice="Train the encoder more, several steps a decoder step.",
-                    ),
-                )
+        bar = max(self.weak, self.factor * taken.high)
+        if not (taken.known and offered.low >= bar):
+            return Result()
+        asked = numbers.get("tempered_information", offered)
+        if asked.low >= bar:
+            message = (
+                f"only the inference is collapsed: the decoder uses the code (KL(prior || true "
+                f"posterior) is at least {offered.digits()} nats), the encoder follows it by "
+                f"{taken.digits()} in the same direction."
             )
-        return Result()
+            advice = "Train the encoder more, several steps a decoder step."
+        elif asked.high < max(self.weak, self.factor * taken.low):
+            evidence.append(Evidence(asked))
+            message = (
+                f"the weight of the KL keeps the code weak: the decoder uses it, but the posterior "
+                f"that beta asks for is only {asked.digits()} nats from the prior (KL(prior || "
+                f"posterior); {offered.digits()} without beta), and the encoder's is "
+                f"{taken.digits()}."
+            )
+            advice = "Lower beta; training the encoder more at this beta gains little."
+        else:
+            return Result()
+        return Result(
+            findings=(SIDE.finding(Severity.WARN, message, evidence=evidence, advice=advice),)
+        )

@@ -146,6 +146,63 @@ def test_inference_collapse_and_model_collapse_are_told_apart() -> None:
     assert side(audit) == ""
 
 
+class Tempered(models.LinearVAE):
+    """The same decoder, encoded by what a training with KL weight `beta` ends at.
+
+    q is p(z) p(x | z)^(1 / beta): variance 1 / (1 + lam / beta). The data have the variance
+    w^2 + beta s^2 for which w is the decoder's optimum at this weight.
+    """
+
+    beta = 10.0
+
+    @property
+    def widths(self) -> Tensor:
+        return 1 / (1 + torch.tensor(self.lam, dtype=torch.float64) / self.beta)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.widths * self.loadings * x.double() / (self.beta * self.scale**2)
+        return mean, self.widths.sqrt().expand_as(mean)
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(n, len(self.lam), generator=generator, dtype=torch.float64)
+        return noise * (self.loadings**2 + self.beta * self.scale**2).sqrt()
+
+
+def test_an_encoder_at_the_optimum_of_its_beta_does_not_lag() -> None:
+    """Training it more changes nothing: beta keeps the code weak."""
+    model = Tempered((5.0,))
+    x = model.sample(1500, 0)
+    audit = ck.audit(model, x, likelihood=("gaussian", 0.5), beta=model.beta)
+    assert audit.number("rate").high < 1
+    assert "the weight of the KL keeps the code weak" in side(audit)
+    (finding,) = (f for f in audit.findings if f.code == "CK605")
+    assert finding.advice.startswith("Lower beta")
+    # The posterior that beta asks for is the encoder's: KL(p || q) by hand.
+    mean, scale = model.encode(x)
+    exact = float((0.5 * ((1 + mean**2) / scale**2 - 1) + scale.log()).sum(dim=1).mean())
+    for name in ("tempered_information", "reverse_rate"):
+        number = audit.number(name)
+        assert number.low < exact < number.high, name
+    assert "beta = 10" in audit.number("tempered_information").note
+
+
+def test_an_encoder_behind_what_its_beta_asks_for_lags() -> None:
+    strong = Lagging((200.0, 50.0))
+    x = strong.sample(500, 0)
+    audit = ck.audit(strong, x, likelihood=("gaussian", 0.5), beta=4.0)
+    assert "only the inference is collapsed" in side(audit)
+
+
+@pytest.mark.parametrize("beta", [None, 0.25, 0.5, 1.0])
+def test_a_beta_that_the_likelihood_holds_or_that_is_small_tempers_nothing(
+    beta: float | None,
+) -> None:
+    model = models.LinearVAE((5.0,), scale=0.5)
+    audit = ck.audit(model, model.sample(100, 0), likelihood=("gaussian", 0.5), beta=beta)
+    assert "tempered_information" not in audit.summary.index
+
+
 def test_the_two_collapses_are_told_apart_by_a_decoder_that_sees_the_input() -> None:
     for lam, told in (((20.0, 5.0), "only the inference"), ((0.0, 0.0), "model itself")):
 

@@ -226,3 +226,31 @@ def test_a_collapse_that_the_variance_explains_in_part() -> None:
     found = cause(ck.audit(Half(0.25), data(), likelihood=("gaussian", 0.5)))
     assert found.severity is ck.Severity.OK
     assert "explains 4 of the 6 idle dimensions; 2 have another cause" in found.message
+
+
+def test_what_a_condition_explains_is_no_variance_for_the_code() -> None:
+    """x = c + noise of the decoder's own variance: nothing is left for a code to tell, and the
+    variance between conditions does not say that something else made it idle."""
+
+    class Given:
+        likelihood = ("gaussian", 0.5)
+
+        def context(self, batch: dict[str, Tensor]) -> Tensor:
+            return batch["c"]
+
+        def target(self, batch: dict[str, Tensor]) -> Tensor:
+            return batch["x"]
+
+        def encode(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            still = torch.zeros(len(batch["x"]), 2, dtype=torch.float64)
+            return still, still + 1
+
+        def decode(self, z: Tensor, c: Tensor) -> Tensor:
+            return c[:, None] + 0 * z
+
+    rng = np.random.default_rng(0)
+    c = 3.0 * (rng.integers(0, 3, size=400) - 1)
+    x = c[:, None] + 0.5 * rng.normal(size=(400, 2))
+    audit = ck.audit(Given(), {"x": x, "c": c})
+    assert "what the condition explains" in audit.skipped["principal_variances"]
+    assert not [f for f in audit.findings if f.code == "CK406"]

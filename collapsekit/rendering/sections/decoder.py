@@ -12,6 +12,7 @@ from collapsekit.rendering.wording import figure, quantity, sentences, tie
 
 NAMES = (
     "model_information",
+    "tempered_information",
     "reverse_rate",
     "saturated_fraction",
     "elbo",
