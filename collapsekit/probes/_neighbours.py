@@ -48,9 +48,12 @@ def code_distance(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:
     that lie d widths apart are told apart from one draw with probability Phi(d / 2).
     """
     if isinstance(posterior, FullGaussian):
+        covariance = posterior.cholesky @ posterior.cholesky.mT
         step = max(1, _VALUES // posterior.dims**2)
         parts = [
-            torch.stack([_apart(posterior, own, column) for column in candidates.T], dim=1)
+            torch.stack(
+                [_apart(posterior.mean, covariance, own, column) for column in candidates.T], dim=1
+            )
             for own, candidates in zip(rows.split(step), near.split(step), strict=True)
         ]
         return torch.cat(parts)
@@ -60,13 +63,12 @@ def code_distance(posterior: Family, rows: Tensor, near: Tensor) -> Tensor:
     return (gap.square() / pooled).sum(dim=2).sqrt()
 
 
-def _apart(posterior: FullGaussian, a: Tensor, b: Tensor) -> Tensor:
-    first, second = posterior.cholesky[a], posterior.cholesky[b]
-    pooled = 0.5 * (first @ first.mT + second @ second.mT)
+def _apart(mean: Tensor, covariance: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    pooled = 0.5 * (covariance[a] + covariance[b])
     # Variances are known to the rounding of the largest: one below that may come out as none.
     diagonal = pooled.diagonal(dim1=1, dim2=2)
     diagonal += 4 * torch.finfo(pooled.dtype).eps * diagonal.sum(dim=1, keepdim=True)
-    gap = (posterior.mean[a] - posterior.mean[b])[:, :, None]
+    gap = (mean[a] - mean[b])[:, :, None]
     units = torch.linalg.solve_triangular(torch.linalg.cholesky(pooled), gap, upper=False)
     found: Tensor = torch.linalg.vector_norm(units[:, :, 0], dim=1)
     return found
