@@ -11,7 +11,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
     errors <- logs <- engine
     noise <- kernels <- posteriors <- likelihoods
     noise, samples, independent <- streaming
-    number, streaming <- intervals <- claims <- probe
+    number, streaming <- intervals <- claims <- probe; intervals <- population
     posteriors <- readers <- priors <- door
     posteriors, streaming <- copies <- members <- population
     likelihoods, samples <- adapter <- door <- population (and streaming) <- observation

@@ -15,7 +15,7 @@ as if it were the things'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import betainc
@@ -67,6 +67,21 @@ def above(value: Array, error: Array, bar: float | Array, freedom: float = np.in
     ratio = (value - bar) / error
     freedom = max(freedom, 1.0)
     return Claim(value > bar, student.sf(ratio, freedom), student.cdf(ratio, freedom))
+
+
+def above_share(value: Array, error: Array, share: float) -> Claim:
+    """value >= `share` of the largest value, whose error is the bar's; of no thing where it is 0.
+
+    The two errors add up at worst, whatever their correlation; that the largest of several alike
+    is too large by chance lies within.
+    """
+    top = int(np.argmax(value)) if len(value) else 0
+    if not len(value) or value[top] <= 0:
+        return known(np.zeros(len(value), dtype=bool))
+    over = value - share * value[top]
+    # A value without an error that stands on the bar is there: the rounding is the error's floor.
+    error = np.nan_to_num(error)
+    return replace(above(over, error + share * error[top], 0.0), so=over >= 0)
 
 
 def above_by_ends(value: Array, low: Array, high: Array, bar: float) -> Claim:

@@ -14,6 +14,8 @@ from collapsekit.number import Z95 as Z95
 from collapsekit.number import Number
 from collapsekit.streaming import Array, Jackknife, Skewed
 
+_ALIKE = 1e-6  # of a mean: a standard error below is rounding
+
 
 def mean_number(
     name: str,
@@ -24,6 +26,7 @@ def mean_number(
     *,
     least: float = -math.inf,
     most: float = math.inf,
+    found: Jackknife | None = None,
 ) -> Number:
     """A mean with its 95 % interval from standard error and skewness.
 
@@ -31,15 +34,41 @@ def mean_number(
     at some hundreds of samples, and a symmetric interval misses on one side. Hall's transformation
     takes the skewness out of Student's ratio (Hall 1992, "On the removal of skewness by
     transformation"); without skewness it is Student's interval. `least` and `most` bound the
-    quantity, and so the interval.
+    quantity, and so the interval. `found` is a jackknife of blocks, whose error is taken where
+    neighbours share a sample.
+    """
+    value, n = float(moments.average[column]), int(moments.n[column])
+    low, high = (mean_limit(moments, share, column, least, most, found) for share in (0.025, 0.975))
+    told = "95 % interval, Student's with its skewness taken out" + (f"; {note}" if note else "")
+    return Number(name, value, *within(low, value, high, least, most), unit, n, told)
+
+
+def mean_limit(
+    moments: Skewed,
+    share: float,
+    column: int = 0,
+    least: float = -math.inf,
+    most: float = math.inf,
+    found: Jackknife | None = None,
+) -> float:
+    """The limit below which a mean lies with probability `share`: one end of `mean_number`.
+
+    Values without any spread have no error to tell a limit by. Few of them (`show_all`) leave room
+    for a share of others, whose values are only known to lie in [least, most].
     """
     value, error = float(moments.average[column]), float(moments.standard_error[column])
     n = int(moments.n[column])
+    freedom = independent(n) - 1
+    if found is not None:
+        error, freedom = float(found.error), found.groups - 1
+    if error <= _ALIKE * abs(value) and not show_all(n):
+        others, beyond = 1 - wilson(independent(n), independent(n))[0], least
+        if share > 0.5:
+            beyond = most
+        return (1 - others) * value + others * beyond
     lean = float(moments.skewness[column]) / math.sqrt(independent(max(n, 1)))
-    end = float(student.ppf(0.975, max(independent(n) - 1, 1)))
-    low, high = (value - error * _unskewed(side * end, lean) for side in (1, -1))
-    told = "95 % interval, Student's with its skewness taken out" + (f"; {note}" if note else "")
-    return Number(name, value, *within(low, value, high, least, most), unit, n, told)
+    end = float(student.ppf(share, max(freedom, 1)))
+    return value - error * _unskewed(-end, lean)
 
 
 def _unskewed(ratio: float, lean: float) -> float:

@@ -6,7 +6,6 @@ Probes read products; none declares what it needs. A product that the model cann
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -250,24 +249,22 @@ class Observation:
 
         The second leaves out the row's copies as well, and counts every other input once.
 
-        From one draw; for small discrete codes the exact expectation over all of them.
+        From one draw, of few samples the mean of several; for small discrete codes the exact
+        expectation over all of them.
         """
-        exact = self.population.listed_information(self.rows)
+        population = self.population
+        exact = population.listed_information(self.rows)
         if exact is not None:
             return exact
-        k, distinct = self.population.size, self.population.distinct.size
-        own, others = self.log_own, self.log_others
-        apart = others
-        if distinct < k:  # a copy of the row is the row itself, not one of the others
+        several = population.averaged_information(self.seed)
+        if several is not None:
+            lower, upper, share = (part[torch.as_tensor(self.rows)] for part in several)
+            return lower, upper, share
+        apart = self.log_others
+        if population.originals is not None:  # a copy of the row is the row itself, no other
             start, stop = int(self.rows[0]), int(self.rows[-1]) + 1
-            apart = self.population.log_others(start, stop, self.seed, True)
-        everyone = torch.logaddexp(own, others)
-        # Left-out densities may underflow to nothing: then the second is no bound, and says inf.
-        return (
-            own - everyone + math.log(k),
-            own - apart + math.log(max(distinct - 1, 1)),
-            torch.exp(own - everyone),
-        )
+            apart = population.log_others(start, stop, self.seed, True)
+        return population.told(self.log_own, self.log_others, apart)
 
     def many_codes(self, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """`count` codes a row from its posterior, [B, K, D], and their log-densities, [B, K]."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from collapsekit.errors import Unavailable
 from collapsekit.independent import rows_alike
+from collapsekit.intervals import mean_limit
 from collapsekit.kernels.marginals import log_marginals
 from collapsekit.kernels.mixture import MixtureColumns, log_mixture_others, prepare
 from collapsekit.members import Members
@@ -35,7 +36,7 @@ from collapsekit.posteriors import (
     whitened,
 )
 from collapsekit.products import Place, on_device, product
-from collapsekit.streaming import Array, Moments, merged, to_numpy
+from collapsekit.streaming import Array, Skewed, merged, to_numpy
 
 TILE = 512
 _DIMENSIONS = 4  # whose marginals are one piece of work
@@ -159,21 +160,61 @@ class Population(Members):
         first, last = start // TILE * TILE, -(-stop // TILE) * TILE
         for begin in range(first, last, TILE):
             if (begin, seed, distinct) not in self._others:
-                rows = slice(begin, min(begin + TILE, self.size))
-                z, _ = self.draw(rows, seed)
-                own = torch.arange(rows.start, rows.stop, device=z.device)
-                among = self.distinct if distinct else self
-                if among is not self:
-                    assert self.originals is not None
-                    place = np.searchsorted(np.unique(self.originals), self.originals[rows])
-                    own = torch.as_tensor(place, device=z.device)
-                self._others[begin, seed, distinct] = (
-                    among.posterior.log_others(z, own)
-                    if among.columns is None
-                    else log_mixture_others(among.columns, z, own)
-                )
+                rows = np.arange(begin, min(begin + TILE, self.size))
+                z, _ = self.draw(slice(begin, begin + TILE), seed)
+                self._others[begin, seed, distinct] = self._at_codes(z, rows, distinct)
         tiles = [self._others[begin, seed, distinct] for begin in range(first, last, TILE)]
         return torch.cat(tiles)[start - first : stop - first]
+
+    def _at_codes(self, z: Tensor, rows: Array, distinct: bool) -> Tensor:
+        among, place = self, rows
+        if distinct and self.originals is not None:
+            among = self.distinct
+            place = np.searchsorted(np.unique(self.originals), self.originals[rows])
+        own = torch.as_tensor(place, device=z.device)
+        if among.columns is None:
+            return among.posterior.log_others(z, own)
+        return log_mixture_others(among.columns, z, own)
+
+    def told(self, own: Tensor, others: Tensor, apart: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What codes tell of their rows: ln q_i - ln q^, the same without its own, its share.
+
+        Parameters
+        ----------
+        own : Tensor, float64 [B]
+            ln q_i at the codes.
+        others, apart : Tensor, float64 [B]
+            ln of the sum over all other columns, and over one of each input but the row's own.
+        """
+        everyone = torch.logaddexp(own, others)
+        # Left-out densities may underflow to nothing: then the second is no bound, and says inf.
+        return (
+            own - everyone + math.log(self.size),
+            own - apart + math.log(max(self.distinct.size - 1, 1)),
+            torch.exp(own - everyone),
+        )
+
+    @product
+    def averaged_information(self, seed: int) -> tuple[Tensor, Tensor, Tensor] | None:
+        """As `told` of all rows, over as many codes each as a tile holds; None where it is one.
+
+        They are expectations over codes. Of few samples one draw each would be most of the error
+        of their mean, and skew it: what a wide code says is rare and large.
+        """
+        draws = TILE // max(self.size, 1)
+        if draws < 2:
+            return None
+        rows = np.repeat(np.arange(self.size), draws)
+        device = self.posterior.device
+        index = torch.as_tensor(self.index[rows] * draws + np.arange(len(rows)) % draws)
+        at = torch.as_tensor(rows, device=device)
+        z, own = self.posterior.take(at).draw(Noise(seed, "information", index.to(device)))
+        others = self._at_codes(z, rows, False)
+        apart = others if self.originals is None else self._at_codes(z, rows, True)
+        lower, upper, share = (
+            part.reshape(self.size, draws).mean(dim=1) for part in self.told(own, others, apart)
+        )
+        return lower, upper, share
 
     @property
     @product
@@ -319,9 +360,14 @@ class Population(Members):
     @product
     def rate(self) -> tuple[float, float]:
         """Mean KL of a sample from its prior over all k rows, and its standard error, in nats."""
-        total = merged([Moments.of(part.total) for part in self._divergences(0, 4096)])
         with rows_alike(self.size / self.effective):
+            total = self._kl
             return float(total.mean[0]), float(np.nan_to_num(total.standard_error[0]))
+
+    @property
+    @product
+    def _kl(self) -> Skewed:
+        return merged([Skewed.of(part.total) for part in self._divergences(0, 4096)])
 
     @property
     @product
@@ -347,9 +393,14 @@ class Population(Members):
         return found
 
     @property
+    @product
     def most_information(self) -> tuple[float, float]:
-        """The rate as an upper bound of information; none where each sample has its own prior."""
-        return self.rate if self.door.one_prior else (math.inf, 0.0)
+        """The rate as an upper bound of information, and its own limit: of two bounds, of which
+        the lower is taken, each has half of the 2.5 %. None where each sample has its own prior."""
+        if not self.door.one_prior:
+            return math.inf, math.inf
+        with rows_alike(self.size / self.effective):
+            return self.rate[0], mean_limit(self._kl, 1 - 0.0125)
 
     @cached_property
     def parts(self) -> Parts:

@@ -235,6 +235,7 @@ class Counts:
 
 
 GROUPS = 20
+_NEIGHBOURS = 5
 
 
 def keyed_groups(index: Tensor) -> Array:
@@ -245,9 +246,10 @@ def keyed_groups(index: Tensor) -> Array:
 def block_groups(rows: Array, size: int) -> Array:
     """Group of each population row by its place: neighbours in hash order stay together.
 
-    For quantities that pair a sample with the next one, whose terms are correlated.
+    For quantities that pair a sample with the next one, whose terms are correlated. Groups hold
+    `_NEIGHBOURS` rows at least: the terms at their borders, which they share, are then few.
     """
-    groups: Array = rows * GROUPS // max(size, 1)
+    groups: Array = rows * max(min(GROUPS, size // _NEIGHBOURS), 1) // max(size, 1)
     return groups
 
 

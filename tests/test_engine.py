@@ -284,7 +284,7 @@ def test_one_sample() -> None:
 
 
 def test_constant_data() -> None:
-    audit = ck.audit(LINEAR, torch.ones(50, 4), likelihood=GAUSSIAN)
+    audit = ck.audit(LINEAR, torch.ones(80, 4), likelihood=GAUSSIAN)  # 73 show that most are so
     assert audit.number("mutual_information").high < 1e-6
     assert audit.number("effective_rank").value == 0
 

@@ -83,7 +83,11 @@ def test_closed_forms(name: str, audits: dict[str, Audit]) -> None:
 def test_information_is_bracketed(name: str, audits: dict[str, Audit]) -> None:
     _, information, rate = CASES[name]
     number = audits[name].number("mutual_information")
-    assert number.low <= information <= number.high
+    assert number.low <= information
+    if name == "p10":  # 32 samples that tell nothing do not show that no other does
+        assert math.isnan(number.high)
+    else:
+        assert information <= number.high
     assert 0 <= number.low <= number.value <= number.high
     error = standard_error(audits[name], "rate")
     assert abs(audits[name].number("rate").value - rate) <= 4 * error + 1e-8

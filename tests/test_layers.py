@@ -42,7 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "products": ("errors",),
     "copies": ("posteriors", "streaming"),
     "members": ("door", "copies", "products"),
-    "population": ("members",),
+    "population": ("members", "intervals"),
     "subset": ("population",),
     "observation": ("subset",),
     "intervals": ("number", "streaming"),

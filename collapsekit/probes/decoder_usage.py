@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import Z95, ratio_error
+from collapsekit.claims import above, above_share, count_number
+from collapsekit.intervals import ratio_error
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.population import by_dimension
@@ -116,31 +117,14 @@ class DecoderUsage:
         return Result(numbers=(number,), dimensions=dimensions, findings=(finding,))
 
     def _count(self, usage: Array, error: Array, n: int, focus: int, dims: int) -> Number:
-        top = usage.max(initial=0.0)
-        bar = self.share * top
-
-        def reach(shift: float) -> float:
-            return float(((usage + shift * error >= bar) & (top > 0)).sum())
-
-        return Number(
-            "used_dimensions",
-            reach(0.0),
-            reach(-Z95),
-            reach(Z95),
-            "dimensions",
-            n,
-            f"on {focus} of {dims} dimensions; usage at least {self.share:.0%} of the largest; "
-            "limits: each usage moved by 1.96 standard errors",
-        )
+        read = above_share(usage, error, self.share)
+        note = f"on {focus} of {dims} dimensions; usage at least {self.share:.0%} of the largest"
+        return count_number("used_dimensions", read, "dimensions", n, note)
 
     def _told(self, number: Number, nats: Moments) -> Number:
-        error = Z95 * nats.standard_error
-
-        def reach(shift: float) -> float:
-            return float((nats.mean + shift * error >= self.told).sum())
-
-        note = f"by the output's distribution: decoder_nats at least {self.told:g}; limits: 1.96 se"
-        return replace(number, value=reach(0), low=reach(-1), high=reach(1), note=note)
+        read = above(nats.mean, nats.standard_error, self.told)
+        note = f"by the output's distribution: decoder_nats at least {self.told:g}"
+        return count_number(number.name, read, number.unit, number.n, note)
 
 
 def _replaced(z: Tensor, other: Tensor, dims: Array) -> Tensor:

@@ -23,7 +23,7 @@ from collapsekit.probes._controlled import each, split, with_totals
 from collapsekit.probes._marginal_ratios import ratios
 from collapsekit.probes.mutual_information import bracket
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Constant, Grouped, Moments, Rows, keyed_groups
+from collapsekit.streaming import Array, Constant, Grouped, Moments, Rows, Skewed, keyed_groups
 
 MISMATCH = Code(
     id="CK403",
@@ -79,7 +79,7 @@ class InformationBudget:
             )
         lower, upper, _ = obs.information
         states: States = {
-            "bounds": Moments.of(lower),
+            "bounds": Skewed.of(lower),
             "upper": Rows(obs.index, upper=upper),
         }
         found = ratios(obs, self.limit, self.most_dimensions)
@@ -95,13 +95,14 @@ class InformationBudget:
             states["codes"] = Grouped.of(
                 keyed_groups(obs.index), lambda rows: Moments.of(codes[rows.to(codes.device)])
             )
-        facts = population.distinct.size, obs.posterior.dims, measured, population.rate
+        rates = population.rate, population.most_information
+        facts = population.distinct.size, obs.posterior.dims, measured, rates
         states["facts"] = Constant(facts)
         return states
 
     def conclude(self, state: States) -> Result:
         """The parts with their errors; the split of what is not identified stays a bracket."""
-        k, dims, measured, (rate, rate_error) = state["facts"].value
+        k, dims, measured, ((rate, rate_error), most) = state["facts"].value
         everything = pd.RangeIndex(dims, name="dimension")
         codes: Grouped | None = state.get("codes")
         aggregate = pd.DataFrame(index=everything)
@@ -110,14 +111,15 @@ class InformationBudget:
             aggregate["aggregate_variance"] = codes.whole.variance
         if k < 2:
             return Result(dimensions=aggregate)
-        information, saturated = bracket(
+        found = bracket(
             state["bounds"],
             state["upper"].column("upper"),
             k,
-            (rate, rate_error),
+            most,
             self.saturation,
             "",
         )
+        information, saturated = found.number, found.saturated
         if "split" not in state:
             return _whole(rate, rate_error, information, saturated)
         m = len(measured)
@@ -183,7 +185,7 @@ class InformationBudget:
 def _table(
     rate: float, rate_error: float, information: Number, parts: Mapping[str, Number]
 ) -> pd.DataFrame:
-    told = {"information": information, **parts}
+    told = {"information": information.told(), **parts}
     rows = [(name, part.value, part.low, part.high) for name, part in told.items()]
     rows.append(("rate", rate, rate - 2 * rate_error, rate + 2 * rate_error))
     return pd.DataFrame(rows, columns=["part", "value", "low", "high"])

@@ -12,13 +12,13 @@ import torch
 from collapsekit.door import INPUT
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.independent import independent
-from collapsekit.intervals import Z95, mean_number, show_all
+from collapsekit.intervals import mean_limit, mean_number, show_all, wilson
 from collapsekit.kernels.mixture import spot_check
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States, measure
 from collapsekit.results import Result
-from collapsekit.streaming import Constant, Moments, Rows, Skewed
+from collapsekit.streaming import Constant, Rows, Skewed
 
 INFORMATION = Code(
     id="CK401",
@@ -26,11 +26,14 @@ INFORMATION = Code(
     meaning="How many nats about the input are in its code, once what all codes share is taken "
     "away. A constant posterior far from the prior has a large KL and no information; this is "
     "the number that notices. It is reported as a bracket: a lower bound that cannot exceed the "
-    "logarithm of the number of samples, and an upper bound. Below the top group of a hierarchical "
+    "logarithm of the number of samples, and an upper bound. Few samples that tell nothing leave "
+    "room for others that do: the upper end is then open. Below the top group of a hierarchical "
     "model it is about the input and the drawn groups above together: noise of those above counts.",
     formula="lower L = mean_i [ln q_i(z_i) - ln (1/N) sum_j q_j(z_i)], z_i ~ q_i; upper U the "
-    "same over the distinct inputs, the own one left out, and their number less 1; reported "
-    "[max(0, L), min(U, R)] widened by two standard errors on each side.",
+    "same over the distinct inputs, the own one left out, and their number less 1; means over "
+    "several z_i a sample where there are at most 256. Reported [max(0, L), min(U, R)], each at "
+    "its 97.5 % limit: Student's with its skewness taken out, U and R at 98.75 % since the lower "
+    "of the two is taken. No upper end below 73 samples where it would be under 0.1 nat.",
     remedy="With no information in the code, weaken the decoder or lower beta; if the KL is "
     "large all the same, the encoder ignores its input.",
     source="Hoffman & Johnson 2016; Poole et al. 2019, arXiv 1905.06922, equations 2 and 12",
@@ -89,7 +92,7 @@ class MutualInformation:
                 pointwise_information=pointwise,
                 reidentification=share,
             ),
-            "bounds": Moments.of(pointwise),
+            "bounds": Skewed.of(pointwise),
             "upper": Rows(obs.index, upper=upper),
             "reidentification": Skewed.of(share),
             "columns": Constant((*facts, columns is not None)),
@@ -100,7 +103,7 @@ class MutualInformation:
     def conclude(self, state: States) -> Result:
         """The bracket, whether it is saturated, and what the kernel's spot check found."""
         k, total, dtype, rate, distinct, kernel = state["columns"].value
-        moments: Moments = state["bounds"]
+        moments: Skewed = state["bounds"]
         n = int(moments.n[0])
         reidentification = mean_number(
             "reidentification",
@@ -111,15 +114,18 @@ class MutualInformation:
             most=1.0,
         )
         upper = state["upper"].column("upper")
-        number, saturated = bracket(
+        deviation = float(state["deviation"].column("deviation").max())
+        found = bracket(
             moments,
             upper,
             distinct,
             rate,
             self.saturation,
             f"lower and upper bound, ceiling ln {distinct:,}",
+            self.least,
+            deviation,
         )
-        deviation = float(state["deviation"].column("deviation").max())
+        number = found.number
         note = f"{number.note}; {n:,} of {total:,} samples as rows; "
         note += (
             f"kernel {dtype}, spot check of {min(self.checked_rows, n)} rows within "
@@ -138,14 +144,14 @@ class MutualInformation:
         number = Number(
             "mutual_information", number.value, number.low, number.high, "nats", n, note
         )
-        findings = [self._judge(number, about)]
-        if saturated:
+        findings = [self._judge(number, about, found.room)]
+        if found.saturated:
             findings.append(
                 SATURATED.finding(
                     Severity.INCONCLUSIVE,
                     f"the information estimate is at its ceiling: {distinct:,} distinct samples "
-                    f"can show at most {math.log(distinct):.2f} nats. The truth lies between "
-                    f"{number.low:.2f} and {number.high:.2f} nats.",
+                    f"can show at most {math.log(distinct):.2f} nats. The truth is "
+                    f"{_between(number)}.",
                     evidence=[Evidence(number, self.saturation * math.log(distinct), "<")],
                 )
             )
@@ -155,82 +161,113 @@ class MutualInformation:
             findings=tuple(findings),
         )
 
-    def _judge(self, number: Number, about: str) -> Finding:
-        between = f"{number.low:.2f} nats or more"
-        if math.isfinite(number.high):
-            between = f"between {number.low:.2f} and {number.high:.2f} nats"
+    def _judge(self, number: Number, about: str, room: bool) -> Finding:
         evidence = [Evidence(number, self.least, ">=")]
-        if number.high < self.least:
-            told = f"the code carries no information about {about}: at most {number.high:.3f} nats"
-            sure = show_all(number.n)
-            if not sure:
-                told += f"; {number.n} samples leave room for others, unlike them"
+        if room:
             return INFORMATION.finding(
-                Severity.FAIL if sure else Severity.INCONCLUSIVE,
-                f"{told}.",
+                Severity.INCONCLUSIVE,
+                f"the codes of {number.n} samples carry no information about {about}; so few leave "
+                "room for others, unlike them.",
+                evidence=evidence,
+                verdict="total",
+            )
+        if number.high < self.least:
+            return INFORMATION.finding(
+                Severity.FAIL,
+                f"the code carries no information about {about}: at most {number.high:.3f} nats.",
                 evidence=evidence,
                 verdict="total",
             )
         if number.low < self.least:
             return INFORMATION.finding(
                 Severity.INCONCLUSIVE,
-                f"the information about {about} is {between}, on both sides of {self.least:g}.",
+                f"the information about {about} is {_between(number)}, on both sides of "
+                f"{self.least:g}.",
                 evidence=evidence,
                 verdict="total",
             )
         return INFORMATION.finding(
             Severity.OK,
-            f"the code carries {between} about {about}.",
+            f"the code carries {_between(number)} about {about}.",
             evidence=evidence,
             verdict="healthy",
         )
 
 
+def _between(number: Number) -> str:
+    if math.isfinite(number.high):
+        return f"between {number.low:.2f} and {number.high:.2f} nats"
+    return f"{number.low:.2f} nats or more"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The information with its ends; whether it is saturated; whether few samples tell nothing.
+
+    Where few samples tell nothing, the upper end is infinite: others may be unlike them.
+    """
+
+    number: Number
+    saturated: bool
+    room: bool
+
+
 def bracket(
-    moments: Moments,
+    lower: Skewed,
     upper: np.ndarray,
     k: int,
     rate: tuple[float, float],
     saturation: float,
     note: str,
-) -> tuple[Number, bool]:
+    least: float = 0.1,
+    rounding: float = 0.0,
+) -> Bracket:
     """The information bracket from its bounds.
 
     Parameters
     ----------
-    moments : Moments
+    lower : Skewed
         Of the pointwise information, whose mean is the lower bound.
     upper : ndarray [n]
         The left-one-out bound of each row.
     k : int
         Distinct inputs; the ceiling is ln k.
     rate : tuple of float
-        Mean KL over the whole population, closed form, and its standard error: an upper bound.
+        `Population.most_information`: mean KL over the whole population, an upper bound, and its
+        own limit.
     saturation : float
         Share of the ceiling above which the value is flagged.
     note : str
+    least : float
+        Nats below which samples tell nothing.
+    rounding : float
+        The kernel's deviation, nats: a lower end below it is none.
 
     Returns
     -------
-    Number, bool
-        value = L clipped into the bracket [max(0, L - 2 se), min(U + 2 se, rate + 2 se)].
+    Bracket
+        value = L clipped into the bracket. Ends are 97.5 % limits: of L, and of U and the rate,
+        98.75 % each, since the lower of two is taken.
     """
-    lower, lower_error = float(moments.mean[0]), float(np.nan_to_num(moments.standard_error[0]))
-    n = int(moments.n[0])
-    finite = np.isfinite(upper).all() and len(upper) > 1
-    upper_mean = float(upper.mean()) if finite else math.inf
-    upper_error = float(upper.std(ddof=1)) / math.sqrt(independent(n)) if finite else 0.0
-    low = max(0.0, lower - 2 * lower_error)
-    # Rounding can push a bound that is exactly 0 a hair below it; information is never negative.
-    high = max(min(upper_mean + 2 * upper_error, rate[0] + 2 * rate[1]), low, 0.0)
-    value = min(max(lower, 0.0), high)
-    told = (
-        f"{note}, widened by two standard errors; L = {lower:.6g} +- {Z95 * lower_error:.2g}, "
-        f"U = {upper_mean:.6g}, rate = {rate[0]:.6g}"
-    )
-    return Number("information", value, low, high, "nats", n, told), (
-        k > 1 and lower > saturation * math.log(k)
-    )
+    value, n = float(lower.mean[0]), int(lower.n[0])
+    low = max(0.0, mean_limit(lower, 0.025, least=0.0) - rounding) if n > 1 else 0.0
+    upper_mean = upper_end = math.inf
+    if np.isfinite(upper).all() and len(upper) > 1:
+        each = Skewed.of(upper)
+        upper_mean = float(each.mean[0])
+        upper_end = mean_limit(each, 1 - (0.0125 if math.isfinite(rate[0]) else 0.025))
+    saturated = k > 1 and value > saturation * math.log(k)
+    if saturated and not show_all(n):
+        # All are told apart, so that their spread tells nothing of a share unlike them.
+        low = min(low, wilson(independent(n), independent(n))[0] * value)
+    high = max(min(upper_end, rate[1]), low, 0.0)  # information is never negative
+    told = f"{note}, at 97.5 % limits; L = {value:.6g}, U = {upper_mean:.6g}, rate = {rate[0]:.6g}"
+    room = high < least and not show_all(n)
+    if room:
+        high = math.inf
+        told += f"; {n} samples that tell nothing leave the upper end open"
+    number = Number("information", min(max(value, low), high), low, high, "nats", n, told)
+    return Bracket(number, saturated, room)
 
 
 def mutual_information(mean: Any, scale: Any, *, prior: Any = None, seed: int = 0) -> Number:

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from collapsekit.findings import Code, Evidence, Severity
-from collapsekit.intervals import jackknife_number, mean_number
+from collapsekit.intervals import mean_number
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source
 from collapsekit.probe import States
@@ -25,10 +27,11 @@ SWAP = Code(
     "before a sharp decoder the gap can be large at a KL of next to nothing (CK605).",
     formula="swap_gap[i] = error(x_i, D(z_partner)) - error(x_i, D(z_i)), both codes drawn with "
     "the same noise; the partner is the next sample in hash order with the same condition. Nats "
-    "with a likelihood, else squared error. Reads the code: mean more than 3 standard errors "
-    "above 0 and at least 0.1 nat (or 5 % of the swapped error). Does not read it: the whole "
-    "interval lies below that; else it is not settled. Contradictory: as far below 0 as it has to "
-    "be above, since no decoder that learnt from these codes does worse with the right one. "
+    "with a likelihood, else squared error. Reads the code: mean further above 0 than 3 standard "
+    "errors of a normal mean (by Student's distribution: 235 of two groups, 3.4 of twenty) and at "
+    "least 0.1 nat (or 5 % of the swapped error). Does not read it: the whole interval lies below "
+    "that; else, and below 10 samples, it is not settled. Contradictory: as far below 0 as it has "
+    "to be above, since no decoder that learnt from these codes does worse with the right one. "
     "Where all posteriors are one, the partner's code is the sample's own, and the gap is 0 "
     "whatever the decoder does.",
     remedy="If the gap is far below zero, look for an encoder and a decoder of two checkpoints, a "
@@ -67,7 +70,7 @@ class SwapGap:
             # Each sample stands in two gaps, as input and as partner: neighbours go together.
             "moments": Grouped.of(
                 block_groups(obs.population.place[obs.rows], obs.population.size),
-                lambda rows: Moments.of(torch.stack([gap, swapped], dim=1)[rows]),
+                lambda rows: Skewed.of(torch.stack([gap, swapped], dim=1)[rows]),
             ),
             "unit": Constant(obs.door.error_unit),
             "differs": Moments.of(differs.any(dim=1).double()[paired]),
@@ -76,19 +79,20 @@ class SwapGap:
     def conclude(self, state: States) -> Result:
         """The mean gap against its standard error and its bar."""
         groups, unit = state["moments"], state["unit"].value
-        moments: Moments = groups.whole
+        moments: Skewed = groups.whole
         found = groups.jackknife(lambda part: part.average[0])
         n = int(moments.n[0])
-        gap = jackknife_number("swap_gap", found, unit, n, "another sample's code against its own")
-        if not np.isfinite(found.error):
-            return Result(numbers=(gap,), samples=state["rows"].frame())
+        note = f"jackknife of {found.groups} groups; another sample's code against its own"
+        gap = mean_number("swap_gap", moments, unit, note, found=found)
         nats = unit == "nats"
         bar = self.least_nats if nats else self.least_share * float(moments.mean[1])
         cost = f"another sample's code costs {gap.digits()} {unit}{gap.interval()}"
         word = None
-        if gap.value >= bar and gap.value > self.sigmas * float(found.error):
+        # As unlikely by chance as so many standard errors of a normal mean: of few groups more.
+        far = float(found.error * student.ppf(norm.cdf(self.sigmas), max(found.groups - 1, 1)))
+        if gap.value >= bar and gap.value > far and gap.low > 0:
             severity, message = Severity.OK, f"{cost}: the decoder reads the code."
-        elif gap.value <= -bar and gap.value < -self.sigmas * float(found.error):
+        elif gap.value <= -bar and gap.value < -far:
             severity, word = Severity.FAIL, "contradictory"
             message = (
                 f"{cost}: the own code reconstructs worse than another's. Encoder and decoder do "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from collapsekit.findings import Code, Evidence, Finding, Severity
-from collapsekit.intervals import Z95
+from collapsekit.claims import above_share, count_number
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result
@@ -24,8 +24,7 @@ CHANNELS = Code(
     formula="kl: summed over the channel's positions; active_share: of its positions; "
     "decoder_usage, shuffle_cost: all positions at once; round_trip_r2: mean over positions. "
     "Read: usage at least 1 % of the largest channel's. Warned about where a channel with an "
-    "active position is not read with its usage at the upper end of its interval, inconclusive "
-    "where at the lower.",
+    "active position is surely not read, inconclusive where one is not surely read.",
     remedy="Look at the map of the KL over positions; train with fewer channels, or find out what "
     "the decoder takes instead.",
     source="collapsekit",
@@ -82,34 +81,19 @@ class Channels:
     def _judge(self, found: pd.DataFrame) -> tuple[Number, Finding]:
         usage = found["decoder_usage"].to_numpy(dtype=np.float64)
         error = found["decoder_usage_se"].to_numpy(dtype=np.float64)
-        top = usage.max(initial=0.0)
-
-        def count(shift: float) -> float:
-            return float(((usage + shift * error >= self.reads * top) & (top > 0)).sum())
-
+        read = above_share(usage, error, self.reads)
         of, dims = len(found), int(found["positions"].sum())
-        number = Number(
-            "read_channels",
-            count(0.0),
-            count(-Z95),
-            count(Z95),
-            "channels",
-            of,
-            f"on {of} channels of {dims:,} dimensions, all positions at once; usage at least "
-            f"{self.reads:.0%} of the largest; limits: each usage moved by 1.96 standard errors",
-        )
-
-        def ignored_at(shift: float) -> Array:
-            written: Array = found["active_share"].to_numpy(dtype=np.float64) > 0
-            unread: Array = (usage + shift * error < self.reads * top) | (top <= 0)
-            return written & unread
-
-        ignored, sure, perhaps = (ignored_at(shift) for shift in (0.0, Z95, -Z95))
+        note = f"on {of} channels of {dims:,} dimensions, all positions at once; usage at least "
+        note += f"{self.reads:.0%} of the largest"
+        number = count_number("read_channels", read, "channels", of, note)
+        written: Array = found["active_share"].to_numpy(dtype=np.float64) > 0
+        unread = (~read).among(written)
+        ignored, settled = unread.so, count_number("", unread, "channels", of, "")
         told = ", ".join(str(c) for c in found.index[ignored])
         message = f"the decoder reads {number.value:.0f} of {of} channels"
         message += f"; written and not read: {told}." if ignored.any() else "."
-        severity = Severity.WARN if sure.any() else Severity.OK
-        if perhaps.any() and not sure.any():
+        severity = Severity.WARN if settled.low >= 1 else Severity.OK
+        if settled.high >= 1 > settled.low:
             severity = Severity.INCONCLUSIVE
             message = f"{message[:-1]}; whether all that are written are read is not settled."
         finding = CHANNELS.finding(

@@ -82,7 +82,7 @@ def read(facts: Facts, number: Number) -> Budget | None:
         return None
     total = max(rate.value, 0.0)
     low = number.low if math.isfinite(number.low) else number.value
-    high = number.high if math.isfinite(number.high) else number.value
+    high = number.high if math.isfinite(number.high) else total  # open above
     low, high = max(low, 0.0), min(max(high, 0.0), max(total, number.value))
     mismatch = facts.number("dimensionwise_kl")
     samples = number.n if number.n > 1 else facts.n
@@ -101,6 +101,8 @@ def read(facts: Facts, number: Number) -> Budget | None:
 
 
 def _headline(number: Number, budget: Budget | None) -> str:
+    if number.low < 0.1 and not math.isfinite(number.high):
+        return f"{number.n:,} samples do not show how much information the code holds."
     top = number.high if math.isfinite(number.high) else number.value
     if top < 0.1:
         text = "The code holds no information about the input"
