@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.claims import above, above_share, count_number
+from collapsekit.findings import Code, Evidence, Severity
 from collapsekit.intervals import ratio_error
 from collapsekit.number import Headline, Number
 from collapsekit.observation import Observation, Source

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.claims import above_share, count_number
+from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.number import Headline, Number
 from collapsekit.probe import Tables
 from collapsekit.results import Result

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import collapsekit as ck
 from benchmarks.coverage_parts import linear
-from collapsekit.intervals import above_share, mean_limit, mean_number, sure, wilson
+from collapsekit.claims import above_share, least
+from collapsekit.intervals import mean_limit, mean_number, wilson
 from collapsekit.streaming import Jackknife, Skewed
 from tests import models
 
@@ -136,21 +137,15 @@ def test_the_interval_of_a_swap_gap_holds_its_truth(n: int) -> None:
     assert missed <= binom.isf(0.001, replications, 0.073)  # covers 92.7 % at least
 
 
-def test_holm_by_hand() -> None:
-    # 2.5 % over 3, 2, 1: 0.00833, 0.0125, 0.025
-    ratio = norm.isf([0.012, 0.008, 0.03])
-    np.testing.assert_array_equal(sure(ratio), [True, True, False])
-    np.testing.assert_array_equal(sure(norm.isf([0.009, 0.02, 0.001])), [True, True, True])
-    np.testing.assert_array_equal(sure(norm.isf([0.02, 0.02])), [False, False])
-    assert not len(sure(np.zeros(0)))
-
-
 def test_shares_of_the_largest() -> None:
     nothing = above_share(np.zeros(3), np.zeros(3), 0.01)
-    assert (nothing[0].sum(), nothing[1].sum()) == (0, 3)
-    above, below = above_share(np.array([1.0, 0.01, 0.009]), np.zeros(3), 0.01)
-    np.testing.assert_array_equal(above, [True, True, False])
-    np.testing.assert_array_equal(below, [False, False, True])
+    assert (least(nothing.if_not), least(nothing.if_so)) == (0, 3)
+    exact = above_share(np.array([1.0, 0.011, 0.009]), np.zeros(3), 0.01)
+    assert (least(exact.if_not), least(exact.if_so)) == (2, 1)
+    # 2 errors off the bar by its own error alone, 1 by both
+    own = above_share(np.array([1.0, 0.014]), np.array([0.0, 0.002]), 0.01)
+    both = above_share(np.array([1.0, 0.014]), np.array([0.2, 0.002]), 0.01)
+    np.testing.assert_allclose([own.if_not[1], both.if_not[1]], norm.sf([2.0, 1.0]))
 
 
 class Reads:
