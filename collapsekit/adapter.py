@@ -51,9 +51,10 @@ class Adapter(Protocol):
     def encode(self, x: Any, /) -> Any:
         """(mean, scale), an object with both, or a torch distribution; leading axis B.
 
-        Families that are read as themselves: Normal, MultivariateNormal, mixtures of diagonal
-        Gaussians, von Mises-Fisher, Categorical, OneHotCategorical and Bernoulli (relaxed ones as
-        their discrete counterparts); any other torch distribution by its own log_prob and draws.
+        Families that are read as themselves: Normal, MultivariateNormal (of low rank, too),
+        mixtures of diagonal Gaussians, von Mises-Fisher, Categorical, OneHotCategorical and
+        Bernoulli (relaxed ones as their discrete counterparts); any other torch distribution by its
+        own log_prob and draws.
         """
         ...
 
