@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -102,9 +103,10 @@ def test_a_part_without_a_value_keeps_its_bracket(audit: Audit) -> None:
     assert [text.get_text() for text in ax.get_yticklabels()][:1] == ["information"]
 
 
-def test_asking_for_the_figures_needs_no_matplotlib() -> None:
+def test_asking_for_the_figures_needs_no_matplotlib(tmp_path: Path) -> None:
+    saved = audits.made_up(n=30, d=3).save(tmp_path / "some.audit")
     program = (
-        "import sys; from tests import audits; audits.made_up(n=30, d=3).plot; "
+        f"import sys; import collapsekit as ck; ck.load({str(saved)!r}).plot; "
         "assert 'matplotlib' not in sys.modules; assert 'torch' not in sys.modules"
     )
     done = subprocess.run(

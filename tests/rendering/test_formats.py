@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -182,12 +183,13 @@ def test_a_model_card_has_front_matter_that_no_name_can_leave() -> None:
 # -- imports -----------------------------------------------------------------------------------
 
 
-def test_a_terminal_a_notebook_and_a_pipeline_need_no_matplotlib() -> None:
+def test_a_terminal_a_notebook_and_a_pipeline_need_no_matplotlib(tmp_path: Path) -> None:
+    saved = audits.made_up(n=30, d=3).save(tmp_path / "some.audit")
     program = """
 import sys
-from tests import audits
+import collapsekit as ck
 from collapsekit.rendering import card, data, junit, markdown, model_card, plots, text
-audit = audits.made_up(n=30, d=3)
+audit = ck.load(sys.argv[1])
 for module in (card, data, junit, markdown, model_card, text):
     module.render(audit)
 plots.Plots(audit).names
@@ -195,6 +197,6 @@ assert "matplotlib" not in sys.modules, "matplotlib"
 assert "torch" not in sys.modules, "torch"
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program, str(saved)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
