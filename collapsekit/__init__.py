@@ -19,7 +19,7 @@ Imports point one way (a module imports only from its left; tests/test_layers.py
         <- cli
     door <- groups <- engine, and results, intervals <- joined <- engine: hierarchical
         models
-    door, streaming, products <- members <- population <- subset <- observation
+    door, streaming, products <- members <- population <- subset, coded <- observation
     errors <- described <- provenance <- task
     probe <- shards <- rehearsal, spool <- checkpoint, jobs, parcels, executors <- pool <- task
         <- engine
