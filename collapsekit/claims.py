@@ -62,11 +62,13 @@ def known(so: Array) -> Claim:
 
 
 def above(value: Array, error: Array, bar: float | Array, freedom: float = np.inf) -> Claim:
-    """value > bar, by a standard error with so many degrees of freedom: Student's t."""
-    error = np.maximum(np.nan_to_num(error), 1e-12)
-    ratio = (value - bar) / error
-    freedom = max(freedom, 1.0)
-    return Claim(value > bar, student.sf(ratio, freedom), student.cdf(ratio, freedom))
+    """value > bar, by a standard error with so many degrees of freedom: Student's t.
+
+    Where the error is not known (NaN), nothing is sure.
+    """
+    ratio = (value - bar) / np.maximum(error, 1e-12)
+    chances = (tail(ratio, max(freedom, 1.0)) for tail in (student.sf, student.cdf))
+    return Claim(value > bar, *(np.where(np.isnan(ratio), 1.0, chance) for chance in chances))
 
 
 def above_share(value: Array, error: Array, share: float) -> Claim:
@@ -88,6 +90,12 @@ def above_by_ends(value: Array, low: Array, high: Array, bar: float) -> Claim:
     """value > bar, by a 95 % interval: the error is that of the side on which the bar lies."""
     side = np.where(value > bar, value - low, high - value)
     return above(value, side / Z95, bar)
+
+
+def of_the_largest(value: Array, error: Array, share: float, freedom: float = np.inf) -> Claim:
+    """At least a share of the largest of them; of none where nothing is above 0."""
+    bar = max(share * float(value.max(initial=0.0)), np.finfo(float).tiny)
+    return above(value, error, float(np.nextafter(bar, 0.0)), freedom)
 
 
 def share_at_least(count: Array, n: int, share: float) -> Claim:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from collapsekit.claims import above, any_of, count_number, of_the_largest
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95, ratio_error
 from collapsekit.number import Headline, Number
@@ -20,7 +21,7 @@ from collapsekit.probe import States
 from collapsekit.probes._derivatives import Slopes, code_width
 from collapsekit.probes.decoder_usage import move
 from collapsekit.results import Result
-from collapsekit.streaming import Array, Comoments, Constant, Moments
+from collapsekit.streaming import Comoments, Constant, Moments
 
 UNREAD = Code(
     id="CK623",
@@ -119,35 +120,24 @@ class ReadDirections:
             half = Z95 * table[f"{name}_se"]
             table[f"{name}_low"] = (table[name] - half).clip(lower=0.0)
             table[f"{name}_high"] = table[name] + half
-        value, low, high = (float(self._unread(table, s).sum()) for s in (0.0, Z95, -Z95))
-        number = Number(
+        read = of_the_largest(usage, error, self.share)
+        if "nats" in state:
+            told = state["nats"]
+            bar = float(np.nextafter(self.told, 0.0))
+            read = any_of(read, above(told.mean, told.standard_error, bar))
+        number = count_number(
             "unread_directions",
-            value,
-            low,
-            high,
+            ~read,
             "dimensions",
             moved.n,
             f"on {len(table)} of {dims} directions; usage below {self.share:.0%} of the largest"
-            + (f" and {self.told:g} nats" if "nats" in state else "")
-            + "; limits: both moved by 1.96 standard errors",
+            + (f" and {self.told:g} nats" if "nats" in state else ""),
         )
         return Result(
             numbers=(number,),
             findings=(self._judge(number, len(table)),),
             tables={"read_directions": table},
         )
-
-    def _unread(self, table: pd.DataFrame, shift: float) -> Array:
-        def at(name: str) -> Array:
-            error = np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
-            value: Array = table[name].to_numpy(np.float64) + shift * error
-            return value
-
-        top = table["usage"].max()
-        unread: Array = (at("usage") < self.share * top) | (top <= 0)
-        if "nats" in table:
-            unread &= at("nats") < self.told
-        return unread
 
     def _judge(self, number: Number, directions: int) -> Finding:
         severity, word = Severity.OK, "healthy"

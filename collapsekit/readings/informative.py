@@ -83,7 +83,7 @@ class Informative:
     def _claim(self, table: pd.DataFrame, freedom: int) -> Claim:
         def over(name: str, least_error: float, freedom: int) -> Claim:
             value, error = (table[c].to_numpy(np.float64) for c in (name, f"{name}_se"))
-            error = np.maximum(np.nan_to_num(error), least_error)
+            error = np.maximum(error, least_error)
             return above(value, error, self.least, freedom)
 
         # The cost's error is a jackknife's.

@@ -8,7 +8,16 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from collapsekit.claims import Claim, above, above_by_ends, any_of, count_number, every, known
+from collapsekit.claims import (
+    Claim,
+    above,
+    above_by_ends,
+    any_of,
+    count_number,
+    every,
+    known,
+    of_the_largest,
+)
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
 from collapsekit.kernels.marginals import ACCURACY
@@ -127,7 +136,7 @@ class Roles:
                 return above_by_ends(value, low, high, bar)
             if f"{name}_se" not in table:
                 return known(value > bar)
-            error = np.nan_to_num(table[f"{name}_se"].to_numpy(np.float64))
+            error = table[f"{name}_se"].to_numpy(np.float64)
             floor = ACCURACY if name == "information" else 0.0
             return above(value, np.maximum(error, floor), bar, freedom)
 
@@ -142,8 +151,10 @@ class Roles:
         elif "state" in table:
             writes.append(known((table["state"] != "passive").to_numpy()))
         written = any_of(*writes) if writes else known(np.zeros(len(table), dtype=bool))
-        top = table["decoder_usage"].to_numpy(dtype=np.float64).max(initial=0.0)
-        read = over("decoder_usage", np.nextafter(max(self.reads_share * top, 1e-300), 0.0))
+        usage, error = (
+            table[c].to_numpy(np.float64) for c in ("decoder_usage", "decoder_usage_se")
+        )
+        read = of_the_largest(usage, error, self.reads_share, freedom)
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
         # looks unread although the output distribution tells it apart. Nats are absolute. Only for
         # what is written: a hundredth of a nat that nobody sets is no generation noise.

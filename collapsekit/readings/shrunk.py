@@ -71,7 +71,7 @@ class Shrunk:
 
     def _claim(self, table: pd.DataFrame, freedom: int) -> Claim:
         def read(name: str) -> Array:
-            values: Array = np.nan_to_num(table[name].to_numpy(dtype=np.float64))
+            values: Array = table[name].to_numpy(dtype=np.float64)
             return values
 
         kl, kl_error, information = read("kl"), read("kl_se"), read("information")
