@@ -129,14 +129,15 @@ class Roles:
     def _sides(self, table: pd.DataFrame, freedom: int) -> tuple[Claim, Claim]:
         """What is written and what is read."""
 
+        def read_off(name: str) -> tuple[Array, Array]:
+            error = table.get(f"{name}_se", pd.Series(0.0, table.index)).to_numpy(np.float64)
+            return table[name].to_numpy(dtype=np.float64), error
+
         def over(name: str, bar: float) -> Claim:
-            value = table[name].to_numpy(dtype=np.float64)
+            value, error = read_off(name)
             if f"{name}_low" in table:
                 low, high = (table[f"{name}_{end}"].to_numpy(np.float64) for end in ("low", "high"))
                 return above_by_ends(value, low, high, bar)
-            if f"{name}_se" not in table:
-                return known(value > bar)
-            error = table[f"{name}_se"].to_numpy(np.float64)
             floor = ACCURACY if name == "information" else 0.0
             return above(value, np.maximum(error, floor), bar, freedom)
 
@@ -151,10 +152,7 @@ class Roles:
         elif "state" in table:
             writes.append(known((table["state"] != "passive").to_numpy()))
         written = any_of(*writes) if writes else known(np.zeros(len(table), dtype=bool))
-        usage, error = (
-            table[c].to_numpy(np.float64) for c in ("decoder_usage", "decoder_usage_se")
-        )
-        read = of_the_largest(usage, error, self.reads_share, freedom)
+        read = of_the_largest(*read_off("decoder_usage"), self.reads_share, freedom)
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
         # looks unread although the output distribution tells it apart. Nats are absolute. Only for
         # what is written: a hundredth of a nat that nobody sets is no generation noise.
