@@ -92,12 +92,6 @@ def above_by_ends(value: Array, low: Array, high: Array, bar: float) -> Claim:
     return above(value, side / Z95, bar)
 
 
-def of_the_largest(value: Array, error: Array, share: float, freedom: float = np.inf) -> Claim:
-    """At least a share of the largest of them; of none where nothing is above 0."""
-    bar = max(share * float(value.max(initial=0.0)), np.finfo(float).tiny)
-    return above(value, error, float(np.nextafter(bar, 0.0)), freedom)
-
-
 def share_at_least(count: Array, n: int, share: float) -> Claim:
     """A share of at least `share`, by `count` [D] of n samples: the binomial distribution."""
     rows = independent(n)

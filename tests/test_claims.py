@@ -19,7 +19,6 @@ from collapsekit.claims import (
     every,
     known,
     least,
-    of_the_largest,
     share_at_least,
 )
 from collapsekit.independent import rows_alike
@@ -120,13 +119,6 @@ def test_a_normal_measure_and_students() -> None:
     np.testing.assert_allclose(ends.if_not, 0.025)  # the bar is the lower end
     ends = above_by_ends(np.array([2.0]), np.array([1.0]), np.array([6.0]), 6.0)
     np.testing.assert_allclose(ends.if_so, 0.025)
-
-
-def test_a_share_of_the_largest_counts_from_the_bar_on() -> None:
-    claim = of_the_largest(np.array([2.0, 0.02, 0.019]), np.array([0.1, 0.0, 0.001]), 0.01)
-    assert claim.so.tolist() == [True, True, False]
-    assert claim.if_so[2] == pytest.approx(scipy.stats.norm.sf(1))
-    assert not of_the_largest(np.zeros(3), np.zeros(3), 0.01).so.any()
 
 
 def test_a_share_is_judged_by_the_binomial_distribution() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from collapsekit.claims import above, any_of, count_number, of_the_largest
+from collapsekit.claims import above, above_share, any_of, count_number
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.intervals import Z95, ratio_error
 from collapsekit.number import Headline, Number
@@ -120,7 +120,7 @@ class ReadDirections:
             half = Z95 * table[f"{name}_se"]
             table[f"{name}_low"] = (table[name] - half).clip(lower=0.0)
             table[f"{name}_high"] = table[name] + half
-        read = of_the_largest(usage, error, self.share)
+        read = above_share(usage, error, self.share)
         if "nats" in state:
             told = state["nats"]
             bar = float(np.nextafter(self.told, 0.0))

@@ -12,11 +12,11 @@ from collapsekit.claims import (
     Claim,
     above,
     above_by_ends,
+    above_share,
     any_of,
     count_number,
     every,
     known,
-    of_the_largest,
 )
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity, by_axes
@@ -152,7 +152,7 @@ class Roles:
         elif "state" in table:
             writes.append(known((table["state"] != "passive").to_numpy()))
         written = any_of(*writes) if writes else known(np.zeros(len(table), dtype=bool))
-        read = of_the_largest(*read_off("decoder_usage"), self.reads_share, freedom)
+        read = above_share(*read_off("decoder_usage"), self.reads_share)
         # A share of the largest usage depends on the largest: beside one loud dimension a quiet one
         # looks unread although the output distribution tells it apart. Nats are absolute. Only for
         # what is written: a hundredth of a nat that nobody sets is no generation noise.
