@@ -142,6 +142,7 @@ def categorical() -> Case:
     apart = ((inputs[:, None] - outputs) ** 2).sum(axis=2)
     log_p = -apart / (2 * s**2) - 1.5 * math.log(2 * math.pi * s**2)  # ln p(x | z): [6, 9]
     kl = (q * np.log(9 * q)).sum(axis=1)
+    apiece = (each * np.log(3 * each)).sum(axis=2)
     evidence = np.log(np.exp(log_p).mean(axis=1))
     known, table, spoken = (torch.from_numpy(a) for a in (inputs, logits, words))
 
@@ -170,6 +171,7 @@ def categorical() -> Case:
         "decoder_variance": s**2,
         "reidentification": OWN,
         "locally_collapsed_fraction": KINDS @ (kl < 0.2 * math.log(3)),
+        "passive_dimensions": float((KINDS @ (apiece < 0.01) >= 0.95).sum()),
         "reconstruction_error": KINDS @ own,
         "elbo": -KINDS @ (own + kl),
         "log_likelihood_bound": KINDS @ evidence,
