@@ -121,6 +121,10 @@ class Door:
         self._learn_codes(encoded)
         return encoded
 
+    def encode_again(self, x: Inputs, context: Any, stream: str, index: Any) -> Encoded:
+        """The posterior of an output, under the condition that it was decoded with."""
+        return self.encode(x, stream, index)
+
     def _learn_codes(self, encoded: Encoded) -> None:
         # A code goes back to the decoder in the kind, type and shape in which it came.
         if self.codes is None:

@@ -113,6 +113,7 @@ class _Recorder:
     seed: int
     index: Tensor | None
     own: str = ""
+    held: Mapping[str, Tensor] = field(default_factory=dict)  # codes that are there already
 
     def __call__(self, name: str, first: Any, second: Any = None, /) -> Any:
         if name in self.seen:
@@ -126,7 +127,7 @@ class _Recorder:
         index = torch.arange(self.rows) if self.index is None else self.index
         stream = "posterior" if name == self.own else f"group/{name}"
         noise = Noise(self.seed, stream, index.to(encoded.posterior.device))
-        z, _ = encoded.posterior.draw(noise)
+        z = self.held[name] if name in self.held else encoded.posterior.draw(noise)[0]
         # A stand-in where the posterior is no distribution: the groups below must not stumble.
         z = torch.where(encoded.good[:, None], z, 0.0)
         self.seen[name] = Read(encoded, second, z)
@@ -205,10 +206,14 @@ class GroupDoor(Door):
         super().__post_init__()
         self.prior = None
 
-    def _pass(self, x: Inputs, index: Any) -> dict[str, Read]:
+    def _pass(
+        self, x: Inputs, index: Any, held: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Read]:
         seen: dict[str, Read] = {}
         at = None if index is None else torch.as_tensor(index)
-        recorder = _Recorder(seen, rows_of(x), self.parameterisation, self.seed, at, self.group)
+        recorder = _Recorder(
+            seen, rows_of(x), self.parameterisation, self.seed, at, self.group, held or {}
+        )
         self.adapter.encode(x, recorder)
         if tuple(seen) != self.names:
             raise ModelError(
@@ -224,17 +229,30 @@ class GroupDoor(Door):
         """The group's posterior given draws of the groups above it."""
         self.passes[f"{stream}: encode"] += rows_of(x)
         seen = self._pass(x, index)
-        encoded = seen[self.group].encoded
-        # A row whose other groups are not finite has no posterior to speak of.
-        good = torch.stack([read.encoded.good for read in seen.values()]).all(dim=0)
-        encoded = Encoded(
-            encoded.posterior, good, encoded.flat, encoded.codes, encoded.problem, encoded.notes
-        )
+        encoded = self._encoded(seen)
         self._learn_codes(encoded)
-        if not self._checked and bool(good.all()):
+        if not self._checked and bool(encoded.good.all()):
             self._checked = True
             self._compare(seen, self.context(x, index))
         return encoded
+
+    def encode_again(self, x: Inputs, context: Any, stream: str, index: Any) -> Encoded:
+        """The posterior given the groups above as they were when `x` was decoded.
+
+        Drawn anew, their own way through decoder and encoder would be in this group's.
+        """
+        self.passes[f"{stream}: encode"] += rows_of(x)
+        given = {} if context is None else self._given(context)[0]
+        held = {name: part.value for name, part in given.items() if not part.follows}
+        return self._encoded(self._pass(x, index, held))
+
+    def _encoded(self, seen: Mapping[str, Read]) -> Encoded:
+        encoded = seen[self.group].encoded
+        # A row whose other groups are not finite has no posterior to speak of.
+        good = torch.stack([read.encoded.good for read in seen.values()]).all(dim=0)
+        return Encoded(
+            encoded.posterior, good, encoded.flat, encoded.codes, encoded.problem, encoded.notes
+        )
 
     def _compare(self, seen: dict[str, Read], context: Tensor) -> None:
         declared, rows = seen[self.group].prior, len(context)

@@ -253,7 +253,7 @@ class Observation(Coded):
 
     def _encode_mean(self, image: Tensor) -> Tensor:
         x = self.door.as_input(image, self.context)
-        encoded = self.door.encode(x, self.source, self.index)
+        encoded = self.door.encode_again(x, self.context, self.source, self.index)
         return torch.where(encoded.good[:, None], encoded.posterior.mean, torch.nan)
 
 

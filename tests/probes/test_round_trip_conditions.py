@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import collapsekit as ck
+from tests.test_groups import Ladder
 
 SCALE = 0.5
 LOADINGS = torch.tensor([1.0, 0.6], dtype=torch.float64)
@@ -115,7 +116,7 @@ def test_conditions_that_few_samples_share_leave_codes_as_they_are() -> None:
 
 
 def test_what_the_groups_above_tell_is_no_round_trip_of_a_group() -> None:
-    class Ladder:
+    class Repeating:
         """z2 repeats its prior given z1, and the decoder reads z1 alone."""
 
         likelihood = ("gaussian", SCALE)
@@ -138,7 +139,17 @@ def test_what_the_groups_above_tell_is_no_round_trip_of_a_group() -> None:
 
     rng = np.random.default_rng(0)
     x = rng.normal(size=(600, 2)) * LOADINGS.numpy() + SCALE * rng.normal(size=(600, 2))
-    audit = ck.audit(Ladder(), x, probes=PROBES)
+    audit = ck.audit(Repeating(), x, probes=PROBES)
     assert audit.number("z2/round_trip_r2").value == pytest.approx(0.0, abs=0.01)
     truth = float((1 - WIDTHS**2).mean())
     assert audit.number("z1/round_trip_r2").value == pytest.approx(truth, rel=0.01)
+
+
+def test_the_round_trip_of_a_lower_group_in_closed_form() -> None:
+    """Under the codes above it, z2 comes back as (1 - v) of it, v its variance in the prior's."""
+    model = Ladder()
+    audit = ck.audit(model, model.sample(800), probes=PROBES)
+    truth = 1 - ((model.t**2 * model.precision) ** -2.0).numpy()
+    found = audit.groups["z2"].dimensions
+    np.testing.assert_allclose(found["round_trip_r2"], truth, rtol=0.02)
+    np.testing.assert_allclose(found["round_trip_r2_prior"], truth, rtol=0.02)
