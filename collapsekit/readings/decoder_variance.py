@@ -56,25 +56,29 @@ class DecoderVariance:
             f"dimensions; this one uses {m}"
         )
         evidence = [Evidence(linear), Evidence(decoder), Evidence(active)]
-        # Where every unit is active, no idle one is left to explain.
-        if collapsed and k <= m < dims:
-            doubt = "" if m >= most else f", as far as {linear.n:,} rows tell (at most {most})"
-            finding = CAUSE.finding(
-                Severity.WARN, f"{told}: that explains the collapse{doubt}.", evidence=evidence
+        severity, message = Severity.OK, f"{told}."
+        if collapsed and m < dims:  # where every unit is active, no idle one is left to explain
+            severity, why = self._explained(k, most, m, dims, linear.n)
+            message = f"{told}: {why}."
+        return Result(findings=(CAUSE.finding(severity, message, evidence=evidence),))
+
+    def _explained(self, k: int, most: int, m: int, dims: int, rows: int) -> tuple[Severity, str]:
+        """Whether k to `most` linear dimensions explain that m of `dims` are active."""
+        if k >= dims:
+            return Severity.OK, "the collapse has another cause"
+        if k > m:
+            rest = "" if most == k else "at least "
+            return Severity.OK, (
+                f"that explains {'at most ' * (most > k)}{dims - k} of the {dims - m} idle "
+                f"dimensions; {rest}{k - m} {'has' if k - m == 1 else 'have'} another cause"
             )
-        elif collapsed and k < dims:
-            part = (
-                f"that explains {dims - k} of the {dims - m} idle dimensions; {k - m} "
-                f"{'has' if k - m == 1 else 'have'} another cause"
+        if m < most and rows // 2 - 1 < dims:
+            return Severity.INCONCLUSIVE, (
+                f"whether that explains the collapse is not settled, for {rows:,} rows cannot show "
+                f"{dims:,} directions (there may be {most:,})"
             )
-            finding = CAUSE.finding(Severity.OK, f"{told}: {part}.", evidence=evidence)
-        elif collapsed:
-            finding = CAUSE.finding(
-                Severity.OK, f"{told}: the collapse has another cause.", evidence=evidence
-            )
-        else:
-            finding = CAUSE.finding(Severity.OK, f"{told}.", evidence=evidence)
-        return Result(findings=(finding,))
+        doubt = "" if m >= most else f", as far as {rows:,} rows tell (at most {most})"
+        return Severity.WARN, f"that explains the collapse{doubt}"
 
 
 def _count(k: int) -> str:

@@ -195,12 +195,47 @@ def test_few_rows_are_not_taken_for_an_explanation() -> None:
     assert number.value < 8 == number.high
     assert "as far as 40 rows tell (at most 8)" in cause(audit).message
     # 12 rows show five components: that there are no more of them they cannot say
-    assert (
-        ck.audit(Stuck(0.25), 3 * x[:12], likelihood=("gaussian", 0.5))
-        .number("linear_dimensions")
-        .high
-        == 8
-    )
+    few = ck.audit(Stuck(0.25), 3 * x[:12], likelihood=("gaussian", 0.5))
+    assert few.number("linear_dimensions").high == 8
+
+
+def test_rows_that_cannot_show_as_many_directions_explain_nothing() -> None:
+    """White noise of four times the bar in 60 directions: a linear model would use all 60."""
+
+    class Half(PPCA):
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mean = torch.cat([0.9 * x[:, :50], 0 * x[:, 50:]], dim=1)
+            return mean, torch.where(torch.arange(60) < 50, 0.4, 1.0).double().expand_as(mean)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return z
+
+    x = np.random.default_rng(0).normal(size=(100, 60))
+    audit = ck.audit(Half(0.25), x, likelihood=("gaussian", 0.5))
+    number = audit.number("linear_dimensions")
+    assert number.value <= 50 < number.high == 60
+    assert cause(audit).severity is ck.Severity.INCONCLUSIVE
+    assert "is not settled, for 100 rows cannot show 60 directions" in cause(audit).message
+
+
+def test_no_idle_unit_is_none_to_explain() -> None:
+    """Collapsed for half of the samples, in every dimension: all units are active."""
+
+    class Local(PPCA):
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            on = (torch.arange(len(x)) % 2 == 0)[:, None]
+            mean = torch.where(on, x[:, :3], 0.0)
+            return mean, torch.where(on, 0.1, 1.0).double().expand_as(mean)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return torch.nn.functional.pad(z, (0, 13))
+
+    audit = ck.audit(Local(1.1), data(600), likelihood=("gaussian", 1.7), batch=600)
+    assert audit.verdict.name == "local"
+    assert audit.number("active_units").value == 3
+    assert cause(audit).severity is ck.Severity.OK
+    assert "idle" not in cause(audit).message
+    assert "explains" not in cause(audit).message
 
 
 def test_the_upper_end_covers_what_a_few_rows_hide() -> None:
@@ -225,7 +260,7 @@ def test_a_collapse_that_the_variance_explains_in_part() -> None:
 
     found = cause(ck.audit(Half(0.25), data(), likelihood=("gaussian", 0.5)))
     assert found.severity is ck.Severity.OK
-    assert "explains 4 of the 6 idle dimensions; 2 have another cause" in found.message
+    assert "at most 4 of the 6 idle dimensions; at least 2 have another cause" in found.message
 
 
 def test_what_a_condition_explains_is_no_variance_for_the_code() -> None:
