@@ -347,7 +347,8 @@ def _ranked(
         canvas.log_axis(axes, "y", floor, top, most=5)
         if floor < at < top:
             canvas.threshold(axes, y=at)
-            canvas.words(axes, size + pad, at, words, ha="right", dy=4, colour="muted")
+            # Values fall to the right: on the left there is room above the bar.
+            canvas.words(axes, 1 - pad, at, words, dx=4, dy=4, colour="muted")
         if size > DOTS_UP_TO:
             axes.fill_between(
                 rank[few],
