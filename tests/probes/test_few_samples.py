@@ -101,6 +101,16 @@ def test_a_limit_by_a_jackknife_is_students_with_its_groups() -> None:
     assert low == pytest.approx(-3.182446 * 0.5, rel=1e-5)  # t of 3 degrees
 
 
+@pytest.mark.parametrize("n", [1, 2, 10, 72])
+def test_a_few_rates_of_0_leave_room_for_others(n: int) -> None:
+    probe = ck.probes.KL()
+    audit = ck.audit(models.Constant(), torch.randn(n, 6), probes=[probe])
+    (finding,) = (f for f in audit.findings if f.code == "CK101")
+    assert finding.severity is ck.Severity.INCONCLUSIVE
+    assert f"{n} samples leave room for others" in finding.message
+    assert math.isnan(audit.number("rate").high)
+
+
 @pytest.mark.parametrize("n", [3, 5, 9])
 def test_a_swap_gap_of_a_handful_is_not_settled(n: int) -> None:
     model = models.LinearVAE((30.0, 3.0))
