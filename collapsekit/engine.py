@@ -474,7 +474,8 @@ def _troubles(task: Task) -> list[Finding]:
         found += troubles.other_space(other_space(posterior, task.door.prior_for(posterior)))
     size, distinct = task.population.size, task.population.distinct.size
     common = int(task.population.common.sum())
-    found += troubles.copies(size, distinct, task.population.effective, common)
+    most = int(task.population.copies.max(initial=1))
+    found += troubles.copies(size, distinct, task.population.effective, common, most)
     found += troubles.unlike(task.population.unlike)
     gone = sum(stop - start for stream, start, stop, _ in task.lost_shards if stream == "data")
     measured = count - lost.total - gone

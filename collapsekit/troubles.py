@@ -338,8 +338,11 @@ def converted(notes: Iterable[str]) -> list[Finding]:
     return [CONVERTED.finding(Severity.OK, f"{note}.", advice=CONVERTED.remedy) for note in notes]
 
 
-def copies(count: int, distinct: int, effective: float, common: int = 0) -> list[Finding]:
-    """Samples that are there more than once; `common` of them by the law of the data."""
+def copies(
+    count: int, distinct: int, effective: float, common: int = 0, most: int = 1
+) -> list[Finding]:
+    """Samples that are there more than once, one of them `most` times; `common` of them by the law
+    of the data."""
     told = []
     if common:
         told.append(
@@ -352,15 +355,19 @@ def copies(count: int, distinct: int, effective: float, common: int = 0) -> list
         )
     if distinct == count:
         return told
-    return [
-        *told,
-        COPIES.finding(
-            Severity.WARN,
-            f"{count - distinct:,} of {count:,} samples are copies of another: they count as "
-            f"{effective:,.0f} independent ones, and intervals over all of them are "
-            f"{(count / effective) ** 0.5:.2f} times as long for it.",
-        ),
-    ]
+    message = (
+        f"{count - distinct:,} of {count:,} samples are copies of another: they count as "
+        f"{effective:,.0f} independent ones, and intervals over all of them are "
+        f"{(count / effective) ** 0.5:.2f} times as long for it."
+    )
+    # A mean that the samples there `most` times alone decide varies as that of n / most.
+    short = (most * effective / count) ** 0.5
+    if short > 1.1:
+        message += (
+            f" Of what is peculiar to the samples that are there {most} times they may still be "
+            f"{short:.2f} times too short."
+        )
+    return [*told, COPIES.finding(Severity.WARN, message)]
 
 
 def unlike(why: str) -> list[Finding]:

@@ -55,6 +55,27 @@ def test_unequal_copies_count_as_kish_has_it() -> None:
     told = next(f for f in audited(x).findings if f.code == "CK014").message
     effective = 350**2 / (150 + 50 * 4**2)
     assert f"{effective:.0f} independent ones" in told
+    short = math.sqrt(4 * effective / 350)
+    assert f"there 4 times they may still be {short:.2f} times too short" in told
+    assert (
+        "too short"
+        not in next(
+            f for f in audited(samples().repeat(3, 1)).findings if f.code == "CK014"
+        ).message
+    )
+
+
+def test_rare_samples_that_alone_were_multiplied_err_as_much_as_is_told() -> None:
+    """Of 400 a twentieth, four times each: the error of their share, against what is told."""
+    rng = np.random.default_rng(0)
+    shares, told = [], []
+    for rare in rng.binomial(400, 0.05, size=4000):
+        rows, squares = 400 + 3 * rare, 400 + 15 * rare
+        share = 4 * rare / rows
+        shares.append(share)
+        told.append(math.sqrt(share * (1 - share) * squares) / rows)  # rows / alike of them
+    most = math.sqrt(4 * 460 / (400 + 15 * 20))  # as the finding has it, at 20 of 400
+    assert 1.1 < np.std(shares) / np.mean(told) < most
 
 
 def test_an_input_that_stands_out_is_a_value_of_the_data() -> None:
