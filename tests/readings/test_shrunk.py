@@ -48,3 +48,13 @@ def test_on_the_line_is_not_settled() -> None:
     audit = audited(np.zeros_like(scale), scale)
     assert told(audit)[0].severity is ck.Severity.INCONCLUSIVE
     assert "seem to tell nothing" in told(audit)[0].message
+
+
+def test_too_wide_for_all_is_settled_by_a_few_hundred_samples() -> None:
+    """Width 1.75, 0.47 nat: one draw a sample alone leaves the information within 0.1 of 0."""
+    audit = audited(np.zeros((700, 2)), np.tile([1.75, 1.0], (700, 1)))
+    assert audit.dimensions["shrunk"].tolist() == [True, False]
+    finding = told(audit)[0]
+    assert finding.severity is ck.Severity.WARN
+    number = finding.evidence[0].number
+    assert (number.low, number.value, number.high) == (1, 1, 1)
