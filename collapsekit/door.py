@@ -314,6 +314,11 @@ class Door:
         """Whether the model has a condition."""
         return offers(self.adapter, "context")
 
+    @property
+    def given(self) -> str:
+        """What a bound of ln p(x) takes as given, as a note says it; empty for nothing."""
+        return "; of ln p(x) given the condition" if self.conditional else ""
+
     def context(self, x: Inputs, index: Any = None) -> Any:
         """What the decoder and the prior take beside the code, a row a sample, or None."""
         return self.condition(x)

@@ -323,6 +323,13 @@ class GroupDoor(Door):
         return super().about if top else f"{super().about} and the groups above it, together"
 
     @property
+    def given(self) -> str:
+        """A group's bounds are given the drawn codes of the groups above it."""
+        if self.group != self.names[0]:
+            return "; of ln p(x) given the codes of the groups above"
+        return super().given if offers(self.adapter, "context") else ""
+
+    @property
     def deepest(self) -> bool:
         """Whether no group is drawn below this one."""
         return self.group == self.names[-1]

@@ -248,6 +248,16 @@ def test_laws(group: str) -> None:
     assert "principal_variances" in lacking
 
 
+def test_a_groups_bounds_say_what_they_are_given() -> None:
+    # ln p(x | z1) is far above ln p(x): not to be read as a bound of it.
+    model = Ladder()
+    kept = [p for p in REGISTERED if p.name in ("kl", "reconstruction", "inference_gap")]
+    audit = ck.audit(model, model.sample(60), probes=kept)
+    for name in ("z2/elbo", "z2/log_likelihood_bound"):
+        assert "of ln p(x) given the codes of the groups above" in audit.number(name).note, name
+    assert "given" not in audit.number("elbo").note
+
+
 def test_other_cuts_and_runs_give_the_same_numbers() -> None:
     model = Ladder()
     x = model.sample(50)

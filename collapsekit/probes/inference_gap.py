@@ -97,11 +97,13 @@ class InferenceGap:
             ),
             "moments": Skewed.of(torch.stack([bound, gap, bound + bias, gap + bias], dim=1)),
             "draws": Constant(self.draws),
+            "given": Constant(obs.door.given),
         }
 
     def conclude(self, state: States) -> Result:
         """The means, and the share of samples on which they rest safely."""
         moments, draws = state["moments"], state["draws"].value
+        given = state["given"].value if "given" in state else ""
         frame = state["rows"].frame()
         bad = ~(frame["pareto_k"] <= self.unreliable)  # NaN is no good news either
         share = share_number(
@@ -118,7 +120,7 @@ class InferenceGap:
             moments,
             0,
             f"importance-weighted, {draws} draws a sample; the elbo of these samples is "
-            f"{elbo:.4g}, their bound a lower one in expectation",
+            f"{elbo:.4g}, their bound a lower one in expectation{given}",
             open_above,
         )
         gap = _number(

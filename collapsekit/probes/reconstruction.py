@@ -73,6 +73,7 @@ class Reconstruction:
             "moments": Skewed.of(torch.stack(list(columns.values()), dim=1)),
             "unit": Constant(obs.door.error_unit),
             "bounds": Constant("elbo" in columns),
+            "given": Constant(obs.door.given),
         }
         likelihood = obs.door.likelihood
         own = offers(obs.door.adapter, "log_likelihood")
@@ -92,7 +93,8 @@ class Reconstruction:
         )
         numbers = [error]
         if state["bounds"].value:
-            elbo = mean_number("elbo", state["moments"], unit, "one draw a sample", column=1)
+            note = f"one draw a sample{state['given'].value}"
+            elbo = mean_number("elbo", state["moments"], unit, note, column=1)
             numbers.append(elbo)
         finding = RECONSTRUCTION.finding(
             Severity.OK,
