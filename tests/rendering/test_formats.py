@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
+import collapsekit as ck
 from collapsekit.findings import Severity
 from collapsekit.rendering import card, data, junit, markdown, model_card, text
 from collapsekit.results import Audit
@@ -200,3 +202,20 @@ assert "torch" not in sys.modules, "torch"
         [sys.executable, "-c", program, str(saved)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_terminal_tells_one_open_end_and_how_many_samples_were_used() -> None:
+    x = np.random.default_rng(0).normal(size=(7, 2))
+    audit = ck.audit(
+        (lambda x: (0.8 * x.double(), 0 * x.double() + 0.4), lambda z: z),
+        x,
+        likelihood=("gaussian", 0.5),
+        probes=["kl", "inference_gap", "decoder_folds_prior"],
+    )
+    lines = {line.split()[0]: line for line in str(audit).splitlines() if line.startswith("  ")}
+    gap, folds = audit.number("inference_gap"), audit.number("fold_fraction_prior")
+    assert not np.isfinite(gap.high)
+    assert "[from " in lines["inference_gap"]
+    assert folds.n != 7
+    assert lines["fold_fraction_prior"].endswith(f"n = {folds.n:,}")
+    assert "n =" not in lines["rate"]
