@@ -82,6 +82,7 @@ NOWHERE = {
     "idle_dimensions": "a count of roles, evidence of a finding: no interval of its own",
     "width_share": "a median over dimensions, evidence of a finding: told without an interval",
     "sampled_scale_ratio": "of the model's own sampler: tests/probes/test_sampled_scale.py",
+    "tempered_information": "model_information of another exponent, where beta exceeds 1",
 }
 
 

@@ -99,14 +99,12 @@ def _summary(facts: Facts) -> str:
     for name in facts.audit.summary.index:
         number = facts.number(str(name))
         if number is None:
-            rows.append((wording.clean(name, 40), "not measured", "", "", ""))
+            rows.append((wording.clean(name, 40), "not measured", "", ""))
             continue
         text, unit = wording.value(number)
         ends = wording.interval(number)
         if not ends and math.isfinite(number.low):
             ends = f"from {wording.figure(number.low)}"
         told = f"[{ends}]" if ends else ""
-        # The head tells how many samples there are; lines stay short where these are all of them.
-        n = "" if number.n == facts.n else f"n = {number.n:,}"
-        rows.append((wording.clean(name, 40), text, unit, told, n))
+        rows.append((wording.clean(name, 40), text, unit, told))
     return f"Headlines\n{table(rows, right=(1,))}" if rows else ""
