@@ -121,6 +121,10 @@ def test_information_of_a_lower_group_is_told_to_be_about_the_groups_above_too()
     notes = {g: audit.number(f"{g}/mutual_information").note for g in ("z1", "z2")}
     assert "groups above" in notes["z2"]
     assert "groups above" not in notes["z1"]
+    # below the top each sample has a prior of its own: the rate then bounds no information
+    assert "inf" not in notes["z2"]
+    assert "the rate is no bound" in notes["z2"]
+    assert ", rate = " in notes["z1"]
     joint = math.log(1 / 0.3)  # the aggregate of 0.95 z + 0.3 e is N(0, 1) nearly
     assert audit.number("z2/mutual_information").low < joint
     assert audit.number("z2/mutual_information").value > 1

@@ -261,7 +261,11 @@ def bracket(
         # All are told apart, so that their spread tells nothing of a share unlike them.
         low = min(low, wilson(independent(n), independent(n))[0] * value)
     high = max(min(upper_end, rate[1]), low, 0.0)  # information is never negative
-    told = f"{note}, at 97.5 % limits; L = {value:.6g}, U = {upper_mean:.6g}, rate = {rate[0]:.6g}"
+    bounds = {"L": value, "U": upper_mean, "rate": rate[0]}
+    known = (f"{name} = {bound:.6g}" for name, bound in bounds.items() if math.isfinite(bound))
+    told = f"{note}, at 97.5 % limits; {', '.join(known)}"
+    if not math.isfinite(rate[0]):
+        told += "; where each sample has a prior of its own the rate is no bound"
     room = high < least and not show_all(n)
     if room:
         high = math.inf
