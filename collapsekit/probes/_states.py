@@ -26,6 +26,7 @@ class Bars:
     epsilon: float  # nats
     delta: float  # share of samples
     narrow: float  # prior variances
+    part: float  # of what is not passive, from which local ones give the verdict
 
     @property
     def wide(self) -> float:
@@ -169,7 +170,10 @@ class Shares:
         )
 
     def judge_local(self, code: Code) -> Finding | None:
-        """Whether one is used for some samples only, surely or perhaps; None where none is."""
+        """Whether one is used for some samples only, surely or perhaps; None where none is.
+
+        The word is theirs where they are a good part of the code; one of many is partial collapse.
+        """
         low, high = self.limits
         parts = [wilson_arrays(part, self.n) for part in (self.wide, self.narrow)]
         # Sure of both parts, by Wilson's lower limits, before it is worth a verdict.
@@ -182,15 +186,15 @@ class Shares:
             f"{int(self.local.sum())} of {len(self.local)} {self.noun}s are used for some samples "
             "and equal the prior for others"
         )
-        severity = Severity.WARN
-        if not sure.any():
-            severity = Severity.INCONCLUSIVE
-            most = int((self.local | perhaps).sum())
+        most = int((self.local | perhaps).sum())
+        good = max(self.bars.part * int((~self.passive).sum()), 1)
+        settled = sure.sum() >= good or (sure.any() and most < good)
+        if not settled:
             told += f", {most} perhaps; {self.n:,} samples do not settle it"
         return code.finding(
-            severity,
+            Severity.WARN if settled else Severity.INCONCLUSIVE,
             f"{told}.",
-            verdict="local",
+            verdict="local" if most >= good else "partial",
             dimensions=np.flatnonzero(self.local if self.local.any() else perhaps),
         )
 

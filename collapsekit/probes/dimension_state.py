@@ -41,8 +41,9 @@ LOCAL_DIMENSIONS = Code(
     formula="mixed, and the shares of samples whose sigma^2 is above the least that a KL of "
     "epsilon leaves (v - 1 - ln v = 2 epsilon, 0.82 of the prior's) and below 0.5 are both at "
     "least delta; a verdict where both lower Wilson limits are, inconclusive where both upper ones "
-    "are and it may be mixed. Classes have no width: their KL stands for it, below epsilon and "
-    "above 0.35 nat, what halving a Gaussian's variance takes from its entropy.",
+    "are and it may be mixed. It is local collapse where they are a quarter at least of what is "
+    "not passive, partial where they are fewer. Classes have no width: their KL stands for it, "
+    "below epsilon and above 0.35 nat, what halving a Gaussian's variance takes from its entropy.",
     remedy="Look at which samples they are (column active_dims, the gallery, the labels).",
     source="collapsekit; idea of Song, Kim, Lee 2025, arXiv 2508.12530",
 )
@@ -55,6 +56,7 @@ class DimensionState:
     epsilon: float = 0.01  # nats
     delta: float = 0.05  # share of samples
     narrow: float = 0.5  # prior variances
+    part: float = 0.25  # of what is not passive, from which local ones give the verdict
 
     name: ClassVar[str] = "dimension_state"
     source: ClassVar[Source] = "data"
@@ -66,7 +68,7 @@ class DimensionState:
 
     @property
     def _bars(self) -> Bars:
-        return Bars(self.epsilon, self.delta, self.narrow)
+        return Bars(self.epsilon, self.delta, self.narrow, self.part)
 
     def observe(self, obs: Observation) -> States:
         """Shares of samples below epsilon, wide and narrow, per dimension."""

@@ -35,7 +35,8 @@ DIRECTIONS = Code(
     "coordinate along u_j is N(0, 1) and independent of the rest. passive: kl[i, j] < epsilon for "
     "at least 1 - delta of the samples; local: mixed, and u_j' C_i u_j above 0.82 for at least "
     "delta of them and below 0.5 for as many; epsilon = 0.01 nats, delta = 0.05. Verdicts where "
-    "the Wilson limits agree, inconclusive where they hold the bar.",
+    "the Wilson limits agree, inconclusive where they hold the bar; local ones give theirs from a "
+    "quarter of what is not passive on, fewer are partial collapse.",
     remedy="A smaller code loses nothing where directions are passive; if you need them, lower "
     "beta or add the latent reconstruction loss.",
     source="collapsekit; the states are those of Lucas et al. 2019, arXiv 1911.02469",
@@ -51,7 +52,8 @@ class Directions:
 
     epsilon: float = 0.01  # nats
     delta: float = 0.05  # share of samples
-    narrow: float = 0.5
+    narrow: float = 0.5  # prior variances
+    part: float = 0.25  # of what is not passive, from which local ones give the verdict
     limit: int | None = 2048  # rows
     work: int = 1 << 31  # rows times cubed dimensions: fewer rows of very large codes
     fewest: int = 128  # rows, whatever the work
@@ -65,7 +67,7 @@ class Directions:
 
     @property
     def _bars(self) -> Bars:
-        return Bars(self.epsilon, self.delta, self.narrow)
+        return Bars(self.epsilon, self.delta, self.narrow, self.part)
 
     def observe(self, obs: Observation) -> States:
         """KL and variances along the directions of the whole population."""
