@@ -103,12 +103,22 @@ def share_at_least(count: Array, n: int, share: float) -> Claim:
     return Claim(np.asarray(count) >= share * n - 1e-9, many, few)
 
 
+BEYOND_DOUBT = 1e-9
+"""Chance below which a claim holds for sure."""
+
+
 def every(*claims: Claim) -> Claim:
-    """All of them hold."""
+    """All of them hold.
+
+    Against it speaks the one that speaks against it most, among those of which any may fail
+    (Bonferroni): one that holds beyond doubt is not among them.
+    """
+    if_not = np.array([c.if_not for c in claims])
+    open_to_doubt = np.maximum((if_not > BEYOND_DOUBT).sum(axis=0), 1)
     return Claim(
         np.all([c.so for c in claims], axis=0),
-        np.max([c.if_not for c in claims], axis=0),
-        np.minimum(len(claims) * np.min([c.if_so for c in claims], axis=0), 1.0),
+        if_not.max(axis=0),
+        np.minimum(open_to_doubt * np.min([c.if_so for c in claims], axis=0), 1.0),
     )
 
 
@@ -123,6 +133,15 @@ def count_number(name: str, claim: Claim, unit: str, n: int, note: str) -> Numbe
     low, high = least(claim.if_not), len(claim.so) - least(claim.if_so)
     told = f"{note}; 95 % interval, closed testing (Simes) over all {len(claim.so)}"
     return Number(name, value, min(low, value), max(high, value), unit, n, told)
+
+
+def perhaps(claim: Claim) -> int:
+    """Of how many it may hold, each looked at by itself.
+
+    None of them: as sure as one look, however many there are, since all have to be ruled out
+    (Berger 1982, "Multiparameter hypothesis testing"). The number is no limit of how many it holds.
+    """
+    return int((claim.if_so > LEVEL).sum())
 
 
 def least(chance: Array) -> int:

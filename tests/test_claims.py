@@ -19,6 +19,7 @@ from collapsekit.claims import (
     every,
     known,
     least,
+    perhaps,
     share_at_least,
 )
 from collapsekit.independent import rows_alike
@@ -144,12 +145,22 @@ def test_claims_combine() -> None:
     np.testing.assert_allclose(both.if_so, [1.0, 0.6, 0.0])
     either = any_of(a, b)
     assert either.so.tolist() == [True, True, False]
-    np.testing.assert_allclose(either.if_not, [0.02, 0.4, 1.0])
+    np.testing.assert_allclose(either.if_not, [0.02, 0.4, 0.9])  # b fails for sure: a alone is open
     np.testing.assert_allclose(either.if_so, [0.99, 0.8, 0.1])
     few = a.among(np.array([True, False, False]))
     assert few.so.tolist() == [True, False, False]
     assert few.if_so.tolist() == [0.99, 0.0, 0.0]
     assert (~a).so.tolist() == [False, False, True]
+
+
+def test_none_perhaps_is_as_sure_as_one_look() -> None:
+    """One of 32 is so, exactly at its bar: none is told of it in 2.5 % of the cases at most."""
+    rng = np.random.default_rng(1)
+    value = rng.standard_normal((2000, 32)) + 6.0
+    value[:, 5] -= 6.0  # not above 0, just so
+    none = [perhaps(~above(row, np.ones(32), 0.0)) == 0 for row in value]
+    assert sum(none) <= 2000 * LEVEL + 3 * math.sqrt(2000 * LEVEL)
+    assert sum(none) > 0
 
 
 def test_both_at_the_bar_are_not_called_too_often() -> None:

