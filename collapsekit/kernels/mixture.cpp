@@ -37,7 +37,8 @@ constexpr int PARTS = PANEL / VECTOR;
 constexpr int STEP = 8;    // least dimensions between two looks at whether a block can be left
 constexpr int LOOKS = 8;   // most looks
 constexpr int FLUSH = 32;  // panels whose terms are added in T before they go to double
-constexpr int TILE = 256;   // rows that pass over a panel while it is in the first-level cache
+constexpr int TILE = 256;  // most rows that pass over a panel: a screen lists few of them
+constexpr int CLOSE = 64;  // that many where all may be close, and their terms stay in the cache
 
 template <typename T>
 struct Kind;
@@ -490,8 +491,9 @@ void tile(const Call &call, int64_t row, int count) {
 
 template <typename T>
 void sums(const Call &call) {
-  for (int64_t row = 0; row < call.count; row += TILE)
-    tile<T>(call, row, int(call.count - row < TILE ? call.count - row : TILE));
+  const int64_t step = call.screen.pairs ? TILE : CLOSE;
+  for (int64_t row = 0; row < call.count; row += step)
+    tile<T>(call, row, int(call.count - row < step ? call.count - row : step));
 }
 
 }  // namespace

@@ -131,12 +131,14 @@ def _kept(
         return energy.masked_fill(own[:, None] == torch.arange(len(mean))[part], math.inf)
 
     least = torch.full((len(own), 1), math.inf, dtype=mean.dtype)
+    best = torch.zeros((len(own), 1), dtype=torch.int64)
     for start in range(0, len(mean), _COLUMNS):
-        some = energies(slice(start, start + _COLUMNS))
-        least = torch.minimum(least, some.amin(1, keepdim=True))
-    # The best column itself is one of very many where there are many.
-    some = energies(slice(None, None, -(-len(mean) // _COLUMNS)), dims)
-    near = (some > least) & (some <= ((least + cut).sqrt() + slack).square())
+        found, at = energies(slice(start, start + _COLUMNS)).min(1, keepdim=True)
+        best = torch.where(found < least, at + start, best)
+        least = torch.minimum(least, found)
+    part = slice(None, None, -(-len(mean) // _COLUMNS))
+    near = energies(part, dims) <= ((least + cut).sqrt() + slack).square()
+    near &= best != torch.arange(len(mean))[part]  # one of very many, where there are many
     return 1.0 - (1.0 - float(near.double().mean())) ** width
 
 

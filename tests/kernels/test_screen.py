@@ -102,6 +102,15 @@ def test_it_is_taken_where_most_pairs_are_far_apart() -> None:
     assert not taken(mean, torch.ones_like(scale))
     assert not taken(0.01 * mean, torch.ones_like(scale))
     assert not taken(mean[:, : FEWEST - 1], scale[:, : FEWEST - 1])
+    # Beside fixed point by what is left in float: of 128 collapsed dimensions some are, and no pair
+    # is far; of 32 that tell columns apart all are.
+    _, _, noise = code(2000, 128, 1.0)
+    assert not taken(0.02 * noise, torch.full_like(noise, 0.99))
+    noise[:, :32], width = mean, torch.full_like(noise, 0.99)
+    width[:, :32] = scale
+    noise[:, 32:] *= 0.02
+    groups = prepare(noise, width, "compiled").groups
+    assert [bool(g.fixed and g.screen) for g in groups] == [True]
 
 
 @pytest.mark.usefixtures("_integers")
