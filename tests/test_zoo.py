@@ -298,7 +298,7 @@ def test_facts_on_a_model_known_by_hand() -> None:
 
 @pytest.mark.skipif(not RECORDS.is_dir(), reason="reports/ is not part of this copy")
 @pytest.mark.parametrize(
-    "name", ["tuning", "fresh", "fresh-first", "held", "held-first", "blind-first", APART]
+    "name", ["tuning", "fresh", "fresh-first", "held", "held-first", "blind", "blind-first", APART]
 )
 def test_the_records_are_whole_and_the_docs_show_them(name: str) -> None:
     record = json.loads((RECORDS / f"{name}.json").read_text("utf-8"))

@@ -79,7 +79,7 @@ def digits() -> Case:
         ]
         likelihood = ("gaussian", math.sqrt(beta))
         # An image that comes twice was drawn twice from this population: no copy.
-        with mock.patch("collapsekit.population.originals", return_value=None):
+        with mock.patch("collapsekit.members.originals", return_value=None):
             return audited(vae, images[pick], seed, likelihood=likelihood, probes=probes), {}
 
     return Case(run, truth)
