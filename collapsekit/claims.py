@@ -1,14 +1,15 @@
 """Claims about each of some things (a dimension is passive, say), and of how many they hold.
 
-Every count of dimensions has its interval from here. A claim carries two chances a thing: of a
-measurement that speaks for it as much, were it not so, and the reverse. Claims combine: all of
-several hold surely where each does (intersection-union test, Berger 1982), and surely not where one
-does not, with Bonferroni's price for having looked at several.
+Counts of dimensions have their intervals from here, but for the active and the redundant ones. A
+claim carries two chances a thing: of a measurement that speaks for it as much, were it not so, and
+the reverse. Claims combine: all of several hold surely where each does (intersection-union test,
+Berger 1982), and surely not where one does not, with Bonferroni's price for having looked at
+several.
 
 The ends of the count come from closed testing with Simes' test: so many hold at least as no set of
 larger size may consist of things of which it does not hold. The 2.5 % for each end are those of the
 count, whatever the number of things looked at. Limits thing by thing have no such count: of 64
-things just short of their bar one passes by chance in 83 of 100 audits. Nor has the Poisson
+things just short of their bar one passes by chance in four of five audits. Nor has the Poisson
 binomial distribution of chances that each thing is beyond: that counts the scatter of a measurement
 as if it were the things'.
 """

@@ -305,7 +305,7 @@ class Grouped:
         """
         held = [g for g, part in enumerate(self.parts) if part is not None]
         present = [self.parts[g] for g in held]
-        others = _all_but_one(present) if len(present) > 1 else present
+        others = all_but_one(present) if len(present) > 1 else present
         parts: list[State | None] = [None] * len(self.parts)
         for g, part, rest in zip(held, present, others, strict=True):
             parts[g] = make(part, rest)
@@ -324,14 +324,14 @@ class Grouped:
         if g < 2:
             unknown = np.full_like(centre, np.nan)
             return Jackknife(centre, unknown, unknown, g)
-        left_out = np.stack([np.asarray(value(state)) for state in _all_but_one(present)])
+        left_out = np.stack([np.asarray(value(state)) for state in all_but_one(present)])
         mean = left_out.mean(axis=0)
         spread = ((left_out - mean) ** 2).sum(axis=0)
         error = np.sqrt(alike() * spread * (g - 1) / g)
         return Jackknife(centre, error, alike() * (g - 1) * (mean - centre), g)
 
 
-def _all_but_one(states: Sequence[Any]) -> list[Any]:
+def all_but_one(states: Sequence[Any]) -> list[Any]:
     """For each of two states or more the sum of the others."""
     # What comes before a state and what comes after it: 3 g sums, not g squared.
     before = list(accumulate(states, operator.add))

@@ -200,8 +200,8 @@ inline int32_t counted(const Screen &screen, double limit) {
   return sum < 2147483647.0 ? int32_t(sum) : 2147483647;
 }
 
-// Which of ROWS rows may have a pair within their limit with one panel, appended to `listed` as `first` and on; how
-// many are listed now. Without a branch: which rows are close is as good as random.
+// Which of ROWS rows, `first` and on, may have a pair within their limit with one panel: appended to
+// `listed`; how many are listed now. Without a branch: which are close is as good as random.
 template <int WIDTH>
 __attribute__((noinline)) int list_close(const int32_t *panel, const int32_t *const *x,
                                          const int32_t *beyond, int64_t pairs, int first,

@@ -28,8 +28,9 @@ FAKE = Code(
     "two apart.",
     formula="informative[j]: information I_j > 0.1 nat and shuffle_cost[j] > 0.1 nat of "
     "log-likelihood; fake: active and not informative. Warned about when more than a quarter of "
-    "all dimensions are fake at the lower limit of their number, inconclusive when at the upper. "
-    "Limits of the number: closed testing over all dimensions, by the standard errors of each.",
+    "all dimensions are fake at the lower limit of their number, inconclusive when so many may be, "
+    "each looked at by itself. Limits of the number: closed testing over all dimensions, by the "
+    "standard errors of each.",
     remedy="Do not read the active units alone; in the latent reconstruction loss keep the "
     "gradient through the code, and give it a weight of 3 to 10 beta.",
     source="collapsekit",

@@ -25,7 +25,8 @@ SHRUNK = Code(
     "(the latent reconstruction loss acts as one) make such dimensions, free bits and committed "
     "rates do too. They count as used wherever usage is read off the KL.",
     formula="shrunk[j]: mean KL_j > 0.1 nat, information I_j < 0.1 nat and below a quarter of the "
-    "KL, by their standard errors; the number's limits by closed testing over all dimensions.",
+    "KL. Warned about where one is at the lower limit of their number (closed testing over all "
+    "dimensions), inconclusive where one may be, looked at by itself; by their standard errors.",
     remedy="Count informative dimensions instead of those with a KL. If the dimension is to carry "
     "something, lower beta or strengthen the decoder's use of it; a width penalty alone does not.",
     source="collapsekit; KL_j = I_j + KL(q^_j || p_j), Chen et al. 2018, arXiv 1802.04942",

@@ -93,6 +93,22 @@ def test_no_bit_of_a_result_depends_on_it(dims: int, level: str) -> None:
 
 
 @pytest.mark.usefixtures("_integers")
+def test_nor_does_one_beside_fixed_point() -> None:
+    mean, scale, _ = code(1900, 128, 0.15)
+    mean[:, 32:] *= 0.02
+    scale[:, 32:] = 0.99
+    mean[1000:1040] = mean[:40] + 0.5 * scale[:40] * (torch.arange(128) < 32)  # some near ones
+    columns = prepare(mean, scale, "compiled")
+    assert [bool(g.fixed and g.screen) for g in columns.groups] == [True]
+    rows, own = mean[:203] + scale[:203] * normal(5, 203, 128), torch.arange(203)
+    found = log_mixture_others(columns, rows, own)
+    assert torch.equal(found, log_mixture_others(without(columns), rows, own))
+    log_prob = torch.distributions.Normal(mean, scale).log_prob(rows[:, None]).sum(-1)
+    log_prob[torch.arange(1900) == own[:, None]] = -math.inf
+    torch.testing.assert_close(found, torch.logsumexp(log_prob, 1), rtol=2e-6, atol=1e-3)
+
+
+@pytest.mark.usefixtures("_integers")
 def test_it_is_taken_where_most_pairs_are_far_apart() -> None:
     def taken(mean: Tensor, scale: Tensor) -> bool:
         return any(group.screen is not None for group in prepare(mean, scale, "compiled").groups)
